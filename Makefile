@@ -1,0 +1,51 @@
+# What people and CI type; `make help` lists it. Needs Python 3.11 to 3.13 with pip, on Linux or macOS.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help install dev demo test test-slow lint clean
+
+help:
+	@echo "make install     create $(VENV) with every backend (a second call is instant)"
+	@echo "make demo        install, then train a 48-block mHC transformer on real text"
+	@echo "make test        everything CI runs: ruff, pyright, tests"
+	@echo "make test-slow   the tests that take minutes"
+	@echo "make lint        ruff and pyright alone"
+	@echo "make clean       remove builds and caches (not $(VENV), not runs/)"
+	@echo "PYTHON=python3.12 make install   chooses the interpreter"
+
+install: $(VENV)/.installed
+dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "mhc_exp needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; type: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'installing into $(VENV) (minutes the first time) ...'
+	$(PIP_INSTALL) -e '.[all]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'installing into $(VENV) (minutes the first time) ...'
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+demo: install
+	$(BIN)/python -m mhc_exp variant=mhc depth=48
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: dev
+	$(BIN)/python -m pytest -m slow
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,57 @@
+"""The main door, `python -m mhc_exp OVERRIDES`: read -> compose -> check -> launch. Exit codes are in `--help`."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mhc_exp import cli
+from mhc_exp.config.build import ConfigError, Problem
+from mhc_exp.config.checks import accept
+from mhc_exp.config.compose import register_sweeps, version_base
+from mhc_exp.paths import find
+
+
+def main() -> int:
+    """Do what the command line says; returns the exit code."""
+    try:
+        request = cli.read(sys.argv[1:])
+    except ConfigError as error:
+        return cli.refuse(error)
+    register_sweeps()
+    command, sys.argv[1:] = cli.as_typed(sys.argv), request.arguments
+    jobs = cli.Jobs(request)
+
+    def job(composed: DictConfig) -> float | None:
+        chosen = HydraConfig.get()
+        sweep = (chosen.runtime.choices.get("sweep") or "multirun") if request.multirun else None
+        words: list[str] = OmegaConf.to_container(chosen.overrides.task)  # type: ignore[assignment]
+        return jobs.run(words, lambda: run(composed, sweep, command))
+
+    code = cli.DONE
+    try:
+        hydra.main(config_path=str(find("conf")), config_name="config", **version_base())(job)()
+    except SystemExit as exit:
+        code = exit.code if isinstance(exit.code, int) else cli.DONE
+    except KeyboardInterrupt:
+        code = cli.INTERRUPTED[0]
+    return jobs.close(code)
+
+
+def run(composed: DictConfig, sweep: str | None, command: list[str]) -> cli.Result:
+    """Check one composed configuration and launch it. Raises ConfigError."""
+    try:
+        config = accept(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise ConfigError([Problem(error.full_key or "config", str(error).splitlines()[0])]) from error
+    from mhc_exp.runs.launch import launch
+
+    return launch(config, sweep=sweep, command=command, multirun=sweep is not None)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))

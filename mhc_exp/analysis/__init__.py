@@ -1,0 +1,1 @@
+"""Analysis: from the rows of a run on disk to numbers, pictures and sentences."""

@@ -1,0 +1,1 @@
+"""The transformer body without a framework: parameter names, initial values, numpy reference, FLOPs."""

@@ -1,0 +1,212 @@
+"""The console script `mhc-exp`, and what both doors share: reading a command line, and keeping count of its jobs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mhc_exp import __version__
+from mhc_exp.config.build import ConfigError, Problem
+from mhc_exp.config.overrides import override_problems
+from mhc_exp.config.spelling import nearest
+from mhc_exp.config.vocabulary import OVERLAYS, keys
+
+if TYPE_CHECKING:
+    from mhc_exp.runs.launch import Result
+
+DONE, FAILED, REFUSED, DIVERGED = 0, 1, 2, 3
+INTERRUPTED = (130, 143)
+"""Exit codes: 128 + the signal (SIGINT, SIGTERM)."""
+
+
+def main() -> int:
+    """`mhc-exp [train] OVERRIDES`: the same as `python -m mhc_exp OVERRIDES`, with tab completion."""
+    from mhc_exp.__main__ import main as train
+
+    if sys.argv[1:2] == ["train"]:
+        del sys.argv[1]
+    program, train_word, rest = os.environ.get("COMP_LINE", "").partition(" train ")
+    if train_word and " " not in program:  # Hydra completes `mhc-exp KEY=`; its COMP_POINT is not used
+        os.environ["COMP_LINE"] = f"{program} {rest}"
+    return guarded(train)
+
+
+def guarded(door: Callable[[], int]) -> int:
+    """The exit code of `door`; a reader that has seen enough (`--help | head`) is no error."""
+    try:
+        code = door()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    return code
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, taken apart."""
+
+    overrides: list[str]
+    flags: list[str]
+    """Everything else, for Hydra."""
+    multirun: bool
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another launcher (joblib, submitit) runs the jobs in processes of its own."""
+        return any(override.startswith("hydra/launcher=") for override in self.overrides)
+
+    @property
+    def arguments(self) -> list[str]:
+        """In the order that Hydra 1.3 understands too: it refuses overrides after a flag that takes a value."""
+        return [*self.overrides, *self.flags]
+
+
+def read(arguments: Sequence[str]) -> Request:
+    """The command line `arguments`. Raises ConfigError for every word in it that is wrong, all at once."""
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    if "--version" in arguments:
+        print(f"mhc-exp {__version__} (Hydra {hydra.__version__})")
+        raise SystemExit(DONE)
+    parsed, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
+    flags = list(arguments)
+    for override in parsed.overrides:
+        flags.remove(override)
+    request = Request(parsed.overrides, [flag for flag in flags if flag != "--"], parsed.multirun)
+    if parsed.shell_completion or parsed.hydra_help:
+        return request
+    problems = [_unknown_flag(flag) for flag in unknown]
+    if parsed.config_path or parsed.config_name:
+        problems.append(
+            Problem(
+                "--config-path, --config-name", "conf/ is not replaceable; add your own files with --config-dir DIR"
+            )
+        )
+    if parsed.experimental_rerun:
+        problems.append(Problem("--experimental-rerun", "unpickles a file; type the run's own command again to resume"))
+    if parsed.resolve and not parsed.cfg:
+        problems.append(Problem("--resolve", "belongs to --cfg; type --cfg job --resolve"))
+    modes = {"--run": parsed.run, "--multirun": parsed.multirun, "--cfg": parsed.cfg, "--info": parsed.info}
+    if len(given := [flag for flag, value in modes.items() if value]) > 1:
+        problems.append(Problem(" and ".join(given), "only one of them at a time"))
+    config_dirs = [Path(parsed.config_dir)] if parsed.config_dir else []
+    problems += [
+        Problem("--config-dir", f"no directory {str(path)!r}; it holds folders such as variant/ and experiment/")
+        for path in config_dirs
+        if not path.is_dir()
+    ]
+    problems += override_problems(request.overrides, multirun=parsed.multirun, config_dirs=config_dirs)
+    if problems:
+        raise ConfigError(problems)
+    return request
+
+
+def _unknown_flag(flag: str) -> Problem:
+    word, _, value = flag.lstrip("-").partition("=")
+    key = nearest(word.replace("-", "_"), [*keys(), *OVERLAYS])
+    hint = f"type {key}={value or '...'}" if key else "see --help"
+    return Problem(flag, f"no such flag; keys are written without dashes, {hint}")
+
+
+def as_typed(argv: list[str]) -> list[str]:
+    """The command as a person would type it again."""
+    module = Path(argv[0]).name == "__main__.py"
+    return [*(("python", "-m", "mhc_exp") if module else (Path(argv[0]).name,)), *argv[1:]]
+
+
+def refuse(error: ConfigError) -> int:
+    """Say what is wrong; the exit code of a refusal."""
+    count = len(error.problems)
+    print(f"Refused, nothing was started ({count} problem{'s' * (count > 1)}):", file=sys.stderr)
+    print(*(f"  {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
+    return REFUSED
+
+
+@dataclass(frozen=True)
+class Job:
+    """How one job ended."""
+
+    words: list[str]
+    state: str
+    exit_code: int
+    score: float | None = None
+    path: Path | None = None
+
+
+@dataclass
+class Jobs:
+    """The jobs of one command line, in order."""
+
+    request: Request
+    finished: list[Job] = field(default_factory=list)
+    process: int = field(default_factory=os.getpid)
+
+    def run(self, words: list[str], work: Callable[[], Result]) -> float | None:
+        """Do `work` and note how it ended; a bad end never stops the jobs after it, a signal does.
+
+        Returns the score, which is what a sweeper optimises. In a process of another launcher (joblib, submitit) a bad
+        end is raised, because nobody would read the notes there.
+        """
+        if self.request.multirun:
+            print(f"--- job {len(self.finished) + 1}: {' '.join(words) or 'as configured'}", flush=True)
+        job = self._ended(words, work)
+        self.finished.append(job)
+        if job.exit_code in INTERRUPTED:
+            raise SystemExit(job.exit_code)
+        if job.exit_code and os.getpid() != self.process:
+            raise RuntimeError(f"{job.state}: {' '.join(words)}")
+        return job.score
+
+    def _ended(self, words: list[str], work: Callable[[], Result]) -> Job:
+        try:
+            result = work()
+        except ConfigError as error:
+            return Job(words, "refused", refuse(error))
+        except KeyboardInterrupt:
+            return Job(words, "interrupted", INTERRUPTED[0])
+        except Exception:
+            traceback.print_exc()
+            return Job(words, "failed", FAILED)
+        if result.state != "done":  # a run that trained to its end has said so itself
+            print(result.message, file=sys.stderr if result.exit_code else sys.stdout)
+        return Job(words, result.state, result.exit_code, result.score, result.path)
+
+    def close(self, of_hydra: int) -> int:
+        """Print the table of a multirun; the exit code of the command: one kind of bad end gives its code, several 1.
+
+        A refusal says that nothing was written, so it gives its code only if every job was refused.
+
+        `of_hydra` is the code Hydra itself ended with; without any job it says whether something could be composed.
+        """
+        if self.request.multirun and self.finished:
+            print(self.table())
+        codes = {job.exit_code for job in self.finished} - {DONE}
+        if not self.finished and of_hydra == FAILED and not self.request.elsewhere:
+            return REFUSED
+        if not codes:
+            return of_hydra
+        signals = codes & {*INTERRUPTED}
+        if signals:
+            return max(signals)
+        everywhere = all(job.exit_code for job in self.finished)
+        return codes.pop() if len(codes) == 1 and (everywhere or codes != {REFUSED}) else FAILED
+
+    def table(self) -> str:
+        """One line per job: number, state, score, the overrides that tell it from the others, directory."""
+        lines = [("job", "state", "score", "overrides", "directory")]
+        common = set.intersection(*(set(job.words) for job in self.finished)) if len(self.finished) > 1 else set()
+        for number, job in enumerate(self.finished, start=1):
+            score = "" if job.score is None else f"{job.score:.4f}"
+            own = " ".join(word for word in job.words if word not in common)
+            directory = os.path.relpath(job.path) if job.path else ""
+            lines.append((str(number), job.state, score, own, directory))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+        return "\n".join("  ".join(line).rstrip() for line in padded)

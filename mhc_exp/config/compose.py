@@ -1,0 +1,90 @@
+"""The only place that asks Hydra for a composed configuration, and registers `sweeps/` as group `sweep`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mhc_exp.config import vocabulary
+from mhc_exp.config.build import build
+from mhc_exp.config.schema import DISCRIMINATORS, Config
+from mhc_exp.paths import find
+
+
+def version_base() -> dict[str, str]:
+    """The `version_base` argument for Hydra's entry points: needed by 1.3, deprecated by 1.4."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+
+@functools.cache  # Hydra 1.4 complains about a second registration
+def register_sweeps() -> None:
+    """Make every sweeps/NAME.yaml selectable as `sweep=NAME`, with `runs_root/NAME` as its directory."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    for file in sorted(find("sweeps").glob("*.yaml")):
+        directory = {"hydra": {"sweep": {"dir": f"${{runs_root}}/{file.stem}"}}}
+        node = OmegaConf.merge(directory, OmegaConf.load(file))
+        ConfigStore.instance().store(group="sweep", name=file.stem, node=node, package="_global_")
+
+
+def compose(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> Config:
+    """The `Config` that `python -m mhc_exp OVERRIDES` would run (for Python callers and tests)."""
+    return build(compose_mapping(overrides, config_dirs)[0])
+
+
+def compose_mapping(
+    overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The composed, resolved mapping and the option chosen in every group.
+
+    `config_dirs` are searched beside conf/, as `--config-dir` does. Raises HydraException if nothing can be composed.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf, open_dict
+
+    register_sweeps()
+    quoted = ",".join(f"'file://{path}'" for path in config_dirs)
+    beside = [f"hydra.searchpath=[{quoted}]"] if config_dirs else []
+    with initialize_config_dir(str(find("conf")), **version_base()):
+        composed = hydra_compose("config", [*beside, *overrides], return_hydra_config=True)
+    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed["hydra"]
+    return OmegaConf.to_container(composed, resolve=True), choices  # type: ignore[return-value]
+
+
+def option_class(group: str, option: str, config_dirs: Sequence[Path] = ()) -> type | None:
+    """The dataclass behind `variant=OPTION` or `dataset=OPTION`, read from its file or from the file it builds on.
+
+    None if the file does not tell (an option of unusual form is judged after composition).
+    """
+    discriminator, classes = DISCRIMINATORS[group]
+    file = vocabulary.option_file(group, option, config_dirs)
+    content = _content(file) if file else {}
+    if discriminator in content:
+        return classes.get(content[discriminator])
+    parents = [parent for parent in content.get("defaults", []) if isinstance(parent, str) and parent != "_self_"]
+    return option_class(group, parents[0], config_dirs) if parents and parents[0] != option else None
+
+
+def sweep_params(name: str) -> dict[str, str]:
+    """What `sweep=NAME` adds to the command line: key -> values, as in its file's hydra.sweeper.params."""
+    file = vocabulary.option_file("sweep", name)
+    content = _content(file) if file else {}
+    for key in ("hydra", "sweeper", "params"):
+        content = content.get(key) or {}
+    return {key: str(value) for key, value in content.items()}
+
+
+@functools.cache
+def _content(file: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    return content if isinstance(content, dict) else {}  # type: ignore[return-value]

@@ -1,0 +1,368 @@
+"""What a person may say: one frozen dataclass per config group, one docstring per key.
+
+Only types and ranges live here. YAML values are in `conf/`, rules that span several keys are in `checks.py`, and
+`build.py` turns a composed mapping into a `Config`. Nothing below the command line ever sees hydra or omegaconf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True)
+class Range:
+    """Legal values of a number: `minimum <= value <= maximum` (strictly above `minimum` if `exclusive`)."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive: bool = False
+
+
+Positive = Annotated[int, Range(minimum=1)]
+NonNegative = Annotated[int, Range(minimum=0)]
+PositiveFloat = Annotated[float, Range(minimum=0.0, exclusive=True)]
+NonNegativeFloat = Annotated[float, Range(minimum=0.0)]
+Fraction = Annotated[float, Range(minimum=0.0, maximum=1.0)]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Which trainer runs the job, where and in what precision (`backend=auto|cpu|cuda|mlx`)."""
+
+    name: Literal["auto", "cpu", "cuda", "mlx"]
+    """`cpu` and `cuda` are PyTorch; `auto` picks cuda, then MLX on an Apple machine, then cpu."""
+    dtype: Literal["float32", "bfloat16"]
+    """Arithmetic of the body; connection coefficients, norms' statistics, weights and the optimizer stay float32."""
+    tf32: bool
+    """Let CUDA matrix products use TF32 (ignored elsewhere)."""
+    threads: Positive | None
+    """CPU threads of the worker; null means every core this process may use."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Wirings that keep one stream (`family: residual`)."""
+
+    name: str
+    family: Literal["residual"]
+    skip: Literal["none", "identity"]
+    """`none`: x <- F(norm(x)); `identity`: x <- x + F(norm(x)), the pre-norm transformer."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How raw coefficients become the read (H_pre) or write (H_post) weights of the streams."""
+
+    activation: Literal["linear", "sigmoid", "two_sigmoid", "softmax_rows"]
+    """`softmax_rows`: the seed demo's n x n row softmax, averaged (read) or summed (write) over its rows."""
+    eps: NonNegativeFloat
+    """Added after the activation (DeepSeek-V4 adds 1e-6 to its read weights)."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The residual mixing matrix H_res: which chart, and its convention."""
+
+    chart: Literal["identity", "free", "exp", "sinkhorn"]
+    """Map from logits to the n x n matrix (mhc_exp.topology.charts)."""
+    iterations: Positive
+    """Sinkhorn-Knopp iterations; one iteration normalises rows and columns once each."""
+    order: Literal["rows_last", "columns_last"]
+    """Which sums are exact after truncation. The paper ends with rows, DeepSeek and the seed demo with columns."""
+    start: Literal["exp", "softmax"]
+    """First matrix: exp(logits), or DeepSeek's row softmax (which is then the first row normalisation)."""
+    eps: NonNegativeFloat
+    """Added to the softmax start and to every sum divided by (DeepSeek: 1e-6, paper: 0)."""
+    apply: Literal["plain", "transposed"]
+    """x <- H x, or x <- H^T x (HC's and DeepSeek's storage convention)."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Wirings that keep n streams (`family: streams`): x' = H_res x + H_post^T F(H_pre x)."""
+
+    name: str
+    family: Literal["streams"]
+    streams: Annotated[int, Range(minimum=1, maximum=64)]
+    """Number of streams n."""
+    site: Literal["sublayer", "block"]
+    """One connection per attention/MLP sublayer (without inner residual), or one per block that keeps its own."""
+    coefficients: Literal["static", "dynamic"]
+    """Learned constants, or constants plus a projection of the current token's streams."""
+    norm: Literal["flat_rms", "layer"]
+    """Input norm of the projection: RMS over all n*C numbers (mHC), or LayerNorm of each stream (HC)."""
+    squash: Literal["none", "tanh"]
+    """Applied to the dynamic part before its scale (HC uses tanh)."""
+    alpha: NonNegativeFloat
+    """Initial scale of the dynamic part (0.01 in both papers)."""
+    read: Gate
+    write: Gate
+    mix: Mix
+    expand: Literal["replicate"]
+    """How the embedding becomes n streams."""
+    reduce: Literal["sum", "mean", "head"]
+    """How n streams become the final hidden state; `head` is DeepSeek-V4's learned sigmoid-weighted sum."""
+    init: Literal["hc_paper", "near_identity", "uniform", "lite_repo", "soft_identity", "mhc_lab", "demo"]
+    """Named initial values (mhc_exp.topology.init); the mHC paper publishes none."""
+    scale_output_init: bool
+    """Multiply the initial output projections by sqrt(n), the HC paper's implementation note."""
+
+
+Variant = Residual | Streams
+
+
+@dataclass(frozen=True)
+class Model:
+    """The transformer body shared by all wirings."""
+
+    width: Positive
+    """Channels C of one stream."""
+    heads: Positive
+    d_ff: Positive | None
+    """Hidden width of the MLP; null means 4*width (GELU) or 8/3*width rounded up to a multiple of 8 (SwiGLU)."""
+    seq_len: Positive
+    """Longest sequence T in tokens; datasets of windows use exactly this length."""
+    norm: Literal["layernorm", "rmsnorm"]
+    norm_eps: PositiveFloat
+    """Added to the variance; stated because library defaults differ (1e-5 in MLX, 1.2e-7 in torch's RMSNorm)."""
+    activation: Literal["gelu", "swiglu"]
+    positions: Literal["learned", "rotary"]
+    bias: bool
+    """Bias vectors in the linear layers and norms."""
+    tied_head: bool
+    """Use the embedding matrix as the output matrix."""
+    dropout: Annotated[float, Range(minimum=0.0, maximum=0.9)]
+    """On sublayer outputs and the embedding; drawn from (seed, step), so a resumed run drops the same units."""
+    init: Literal["fan_in", "gpt2", "pytorch"]
+    """Initial scales of the body (mhc_exp.body.parameters)."""
+
+
+@dataclass(frozen=True)
+class SourceCode:
+    """Real text without a download: the Python source of sympy, which PyTorch itself depends on."""
+
+    kind: Literal["source_code"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text file, or every text file under a directory."""
+
+    kind: Literal["text"]
+    path: str
+    """File or directory, relative to where the command is typed."""
+    tokenizer: Literal["bytes", "bpe"]
+    """Raw bytes (256 symbols), or a byte-level BPE trained on the training part and stored in the run."""
+    vocab_size: Annotated[int, Range(minimum=257, maximum=65535)]
+    """Symbols of the BPE (ignored for bytes)."""
+    validation_percent: Annotated[float, Range(minimum=0.1, maximum=50.0)]
+    """Share of the text held out: whole files by hash of their name, the tail if there is one file."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """An English corpus found on this machine by a recipe (never downloaded, never committed)."""
+
+    kind: Literal["corpus"]
+    recipe: Literal["austen", "kjv", "brown"]
+    path: str | None
+    """Where the package is unpacked, if not in its usual place."""
+
+
+@dataclass(frozen=True)
+class Increment:
+    """The seed demo's task: tokens count upwards modulo the vocabulary."""
+
+    kind: Literal["increment"]
+    vocab_size: Annotated[int, Range(minimum=2, maximum=65535)]
+
+
+@dataclass(frozen=True)
+class NoisyIncrement:
+    """Increment with known noise, hence a known loss floor: the calibration of the whole pipeline."""
+
+    kind: Literal["noisy_increment"]
+    vocab_size: Annotated[int, Range(minimum=2, maximum=65535)]
+    shift: Positive
+    epsilon: Fraction
+    """Probability that the next token is uniform instead of (x + shift) mod vocab_size."""
+
+
+@dataclass(frozen=True)
+class PointerChasing:
+    """k hops over a random permutation of N nodes given in the context: needs depth."""
+
+    kind: Literal["pointer_chasing"]
+    nodes: Annotated[int, Range(minimum=2, maximum=4096)]
+    hops: Positive
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """Word problem: running product of group elements."""
+
+    kind: Literal["permutation"]
+    group: Literal["S3", "A5", "S5"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Memory-mapped token files: llm.c / modded-nanogpt header, or headerless nanoGPT uint16."""
+
+    kind: Literal["tokens"]
+    train: str
+    """Path of the training .bin file, or a glob of shards."""
+    validation: str
+    vocab_size: Annotated[int, Range(minimum=2)]
+    bytes_per_token: PositiveFloat | None
+    """Mean bytes per token of the underlying text, for bits per byte; null leaves that metric out."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A Hugging Face dataset, streamed at a pinned revision (extra `hub`), or a local JSONL file of the same form."""
+
+    kind: Literal["hub"]
+    id: str
+    """Repository such as `HuggingFaceFW/fineweb-edu`, or the path of a local .jsonl file."""
+    subset: str | None
+    split: str
+    revision: str | None
+    """Commit to read; required for a remote dataset, because `main` moves."""
+    text_field: str
+    tokenizer: Literal["bytes", "bpe"]
+    vocab_size: Annotated[int, Range(minimum=257, maximum=65535)]
+    max_bytes: Positive
+    """Stop reading after this much text; it is cached once in the user's cache directory."""
+    validation_percent: Annotated[float, Range(minimum=0.1, maximum=50.0)]
+
+
+Dataset = SourceCode | Text | Corpus | Increment | NoisyIncrement | PointerChasing | Permutation | Tokens | Hub
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW with the same arithmetic on every backend, and a closed-form schedule."""
+
+    name: Literal["adamw"]
+    lr: PositiveFloat
+    """Peak learning rate."""
+    beta1: Annotated[float, Range(minimum=0.0, maximum=0.9999)]
+    beta2: Annotated[float, Range(minimum=0.0, maximum=0.999999)]
+    eps: PositiveFloat
+    weight_decay: NonNegativeFloat
+    """Decoupled: p <- p * (1 - lr * weight_decay) before the Adam step."""
+    decay: Literal["matrices", "all"]
+    """Body parameters that decay: those with two or more axes, or all of them."""
+    decay_connections: bool
+    """Also decay connection parameters; false in the papers, true in torch's default AdamW (a known confound)."""
+    connection_lr_multiplier: PositiveFloat
+    """Learning rate of the connection parameters relative to the body's."""
+    clip: PositiveFloat | None
+    """Largest global gradient norm; null turns clipping off."""
+    schedule: Literal["constant", "cosine", "wsd"]
+    warmup: Fraction
+    """Share of all steps with linearly rising learning rate."""
+    cooldown: Fraction
+    """Share of all steps in the final linear decay (schedule=wsd)."""
+    final_lr: Fraction
+    """Learning rate at the end relative to the peak (cosine and wsd)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long, how much per step, and what happens every so often."""
+
+    steps: Positive | None
+    """Budget in optimizer steps. Set exactly one of steps, tokens, flops."""
+    tokens: Positive | None
+    """Budget in training tokens."""
+    flops: PositiveFloat | None
+    """Budget in training FLOPs (forward and backward, mhc_exp.body.flops)."""
+    batch_size: Positive
+    """Sequences per optimizer step, over all ranks and microbatches."""
+    accumulation: Positive
+    """Microbatches per step; must divide batch_size."""
+    log_every: Positive
+    """Steps between rows (and between host synchronisations)."""
+    eval_every: Positive
+    eval_batches: Positive
+    """Fixed held-out batches per evaluation."""
+    checkpoint_every: Positive
+    keep_checkpoints: Annotated[int, Range(minimum=2)]
+    """Newest checkpoints kept; at least two, so that a damaged one has a predecessor."""
+    metrics_every: Positive
+    """Steps between gain and stream diagnostics."""
+    nonfinite: Literal["stop", "skip_step", "continue"]
+    """On a non-finite loss or gradient norm: stop before the update, skip the update, or do what the seed demo did."""
+    sample_tokens: NonNegative
+    """Tokens written by the model after a text run."""
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where rows go beside metrics.jsonl, which is always written."""
+
+    wandb: Literal["auto", "online", "offline", "off"]
+    """`auto`: online if an API key is configured, offline otherwise."""
+    project: str
+    entity: str | None
+    tags: list[str]
+    tensorboard: bool
+    init_timeout: PositiveFloat
+    """Seconds to wait for the tracker at the start; training never waits for it."""
+    finish_timeout: PositiveFloat
+    """Seconds to wait for the tracker at the end."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Which process trains."""
+
+    mode: Literal["auto", "process", "inline"]
+    """`auto`: this process for a single run, a child process for every job of a multirun."""
+    timeout: PositiveFloat | None
+    """Seconds after which a child process is stopped (SIGTERM, then SIGKILL); null waits for ever."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on."""
+
+    depth: Annotated[int, Range(minimum=1, maximum=10000)]
+    """Transformer blocks L; each has two sublayers."""
+    seed: NonNegative
+    """Decides initial weights and data order."""
+    name: str | None
+    """Run name; null derives it from the choices."""
+    runs_root: str
+    """Directory of all runs (environment variable MHC_RUNS)."""
+    backend: Backend
+    variant: Variant
+    model: Model
+    dataset: Dataset
+    optimizer: Optimizer
+    training: Training
+    tracking: Tracking
+    launch: Launch
+
+
+DISCRIMINATORS = {
+    "variant": ("family", {"residual": Residual, "streams": Streams}),
+    "dataset": (
+        "kind",
+        {
+            "source_code": SourceCode,
+            "text": Text,
+            "corpus": Corpus,
+            "increment": Increment,
+            "noisy_increment": NoisyIncrement,
+            "pointer_chasing": PointerChasing,
+            "permutation": Permutation,
+            "tokens": Tokens,
+            "hub": Hub,
+        },
+    ),
+}
+"""Groups whose schema depends on one of their own keys: group -> (key, value -> dataclass)."""

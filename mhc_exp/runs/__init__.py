@@ -1,0 +1,1 @@
+"""A run on disk and its life: directory, identity, status, lock, checkpoints, launch, worker."""

@@ -1,0 +1,156 @@
+"""From a configuration to a trained run: skip what is done, refuse what conflicts, resume or start the rest."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mhc_exp.config.build import ConfigError, as_mapping
+from mhc_exp.config.checks import resolve_backend
+from mhc_exp.config.naming import IRRELEVANT, config_hash
+from mhc_exp.config.schema import Config
+from mhc_exp.runs.directory import FINISHED, RunDirectory, RunRefused
+from mhc_exp.runs.disk import discard
+from mhc_exp.runs.lock import Locked
+from mhc_exp.runs.preflight import preflight
+
+REFUSED, DIVERGED = 2, 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one job."""
+
+    state: str
+    """done, skipped (done before), diverged, interrupted, failed or refused."""
+    score: float | None
+    path: Path | None
+    exit_code: int
+    """0 done or skipped, 1 failed, 2 refused, 3 diverged, 130 / 143 interrupted and saved."""
+    message: str
+    """One line for people (several for a refusal)."""
+
+
+def launch(config: Config, *, sweep: str | None, command: list[str], multirun: bool) -> Result:
+    """Make sure that the run of `config` is trained. Never raises for what a person can cause; see `Result`."""
+    path = None
+    try:
+        config = resolve_backend(config)
+        path = RunDirectory.location(config, sweep)
+        missing = [place for place in (path, *path.parents) if not place.exists()]
+        run = _prepare(config, path, sweep, command)
+    except (RunRefused, Locked, ConfigError) as error:
+        return Result("refused", None, path, REFUSED, str(error))
+    status = run.status()
+    if status["state"] in FINISHED:
+        return _known(run, status)
+    if _in_child(config, multirun):
+        from mhc_exp.runs.child import train_in_child
+
+        exit_code = train_in_child(run, timeout=config.launch.timeout)
+    else:
+        from mhc_exp.runs.worker import work
+
+        exit_code = work(run)
+    result = _result(run, exit_code, multirun)
+    if missing and exit_code == REFUSED:
+        _forget(run, missing)
+    return result
+
+
+def _in_child(config: Config, multirun: bool) -> bool:
+    return config.launch.mode == "process" or (config.launch.mode == "auto" and multirun)
+
+
+def _prepare(config: Config, path: Path, sweep: str | None, command: list[str]) -> RunDirectory:
+    """The directory to work in, new or found. Raises RunRefused or Locked with nothing changed."""
+    if not path.exists():
+        try:
+            preflight(config, path)
+            return RunDirectory.create(config, sweep=sweep, command=command)
+        except FileExistsError:
+            pass  # another process was faster
+        except OSError as error:
+            raise RunRefused(f"{path} cannot be made: {error}") from error
+    run = RunDirectory.open(path)
+    _refuse_other_config(run, config)
+    if run.status()["state"] in FINISHED:
+        return run
+    owner = run.owner()
+    if owner is not None:
+        raise RunRefused(f"{path} is being trained by {owner}; wait for it or stop it")
+    preflight(config, path)
+    try:
+        with run.lock():
+            run.adopt(config)
+    except OSError as error:
+        raise RunRefused(f"{path} cannot be written: {error}") from error
+    return run
+
+
+def _refuse_other_config(run: RunDirectory, config: Config) -> None:
+    """Raise RunRefused if the directory belongs to another experiment, naming what differs."""
+    if run.identity.get("config_hash") == config_hash(config):
+        return
+    then, now = _flat(run.identity["config"]), _flat(as_mapping(config))
+    differing = [
+        f"  {key}: {then.get(key, '(absent)')} there, {now.get(key, '(absent)')} here"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and key.partition(".")[0] not in IRRELEVANT
+    ]
+    lines = differing or ["  (the same keys: it was made by a version of mhc_exp that hashes them differently)"]
+    raise RunRefused(
+        "\n".join(
+            [
+                f"{run.path} already holds another experiment:",
+                *lines,
+                f"Type name=... to give this one its own name, for example name={run.name}-2, or remove the directory.",
+            ]
+        )
+    )
+
+
+def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _forget(run: RunDirectory, made: list[Path]) -> None:
+    """Remove the directories made for a run that could not even begin, unless somebody else begins it now."""
+    with contextlib.suppress(Locked, OSError), run.lock():
+        if not run.metrics_path.exists() and not run.checkpoints.steps():
+            discard(run.path)
+            for parent in made[1:]:
+                parent.rmdir()
+
+
+def _known(run: RunDirectory, status: dict[str, Any]) -> Result:
+    """The stored result of a run that needs no training."""
+    diverged = status["state"] == "diverged"
+    state = "diverged" if diverged else "skipped"
+    word = f"diverged at step {status.get('step')} before" if diverged else "done before"
+    message = f"{run.name}: {word}{_score(status)}; {run.path}"
+    return Result(state, status.get("score"), run.path, DIVERGED if diverged else 0, message)
+
+
+def _result(run: RunDirectory, exit_code: int, multirun: bool) -> Result:
+    status = run.status()
+    state = str({1: "failed", REFUSED: "refused"}.get(exit_code, status["state"]))
+    # The worker has said why it refused.
+    reason = f" ({status['reason']})" if status.get("reason") and exit_code != REFUSED else ""
+    message = f"{run.name}: {state}{reason}{_score(status)}; {run.path}"
+    if multirun and exit_code == 0 and status.get("signal"):
+        exit_code = 128 + status["signal"]  # this job was complete, but the person asked the sweep to stop
+    return Result(state, status.get("score"), run.path, exit_code, message)
+
+
+def _score(status: dict[str, Any]) -> str:
+    score = status.get("score")
+    return f", score {score:.4f}" if isinstance(score, float) else ""

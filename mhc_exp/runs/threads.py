@@ -1,0 +1,31 @@
+"""CPU threads of the worker: set in the environment before numpy, torch or MLX read it. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def usable_cpus() -> int:
+    """Cores this process may run on (fewer than the machine has in a container or under taskset)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def thread_limit(threads: int | None) -> Iterator[None]:
+    """`threads` for the block; None means every usable core, unless the environment already says something else."""
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    for name in _VARIABLES:
+        if threads is not None or before[name] is None:
+            os.environ[name] = str(threads or usable_cpus())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,66 @@
+"""Where rows go. metrics.jsonl is the truth and always on; everything else may fail without hurting the run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from mhc_exp.runs.directory import RunDirectory
+
+Row = dict[str, float | int | str]
+
+
+class Sink(Protocol):
+    """One destination of rows."""
+
+    name: str
+    essential: bool
+    """True for the record itself: what it raises is a defect of the program and must be seen."""
+
+    def open(self, run: RunDirectory, total_steps: int, resumed_at: int) -> None: ...
+
+    def log(self, row: Row) -> None: ...
+
+    def flush(self) -> None:
+        """Make sure that the rows so far survive a power cut, if this sink promises so."""
+        ...
+
+    def close(self, state: str) -> None:
+        """The run ends as done, diverged, interrupted or failed."""
+        ...
+
+
+class Fanout:
+    """Gives every row to every sink. A sink that raises is reported once, closed, and not asked again."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._active = list(sinks)
+
+    def open(self, run: RunDirectory, total_steps: int, resumed_at: int) -> None:
+        self._each(lambda sink: sink.open(run, total_steps, resumed_at))
+
+    def log(self, row: Row) -> None:
+        self._each(lambda sink: sink.log(dict(row)))
+
+    def flush(self) -> None:
+        self._each(lambda sink: sink.flush())
+
+    def close(self, state: str) -> None:
+        self._each(lambda sink: sink.close(state))
+        self._active.clear()
+
+    def _each(self, call: Callable[[Sink], None]) -> None:
+        for sink in list(self._active):
+            try:
+                call(sink)
+            except Exception as error:
+                if sink.essential:
+                    raise
+                self._active.remove(sink)
+                message = f"{sink.name}: {type(error).__name__}: {error}; off from now on, training continues"
+                print(message, file=sys.stderr, flush=True)
+                with contextlib.suppress(Exception):
+                    sink.close("failed")

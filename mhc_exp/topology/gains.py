@@ -1,0 +1,115 @@
+"""Gains and stream diagnostics in float64 numpy, from what a backend reports about its connections on a batch.
+
+Axes: K connections in order of depth, N tokens (1 if static), S streams. A_k is H_res as applied to column-stacked
+streams. Amax gains are those of arXiv:2512.24880 section 5.4: forward = largest absolute row sum, backward = largest
+absolute column sum; composites are the products A_K ... A_(l+1) from any connection l to the end of the network.
+Amax only sees amplification, so attenuation is reported beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SIGMA_FLOOR = 1e-16
+"""Singular values below this share of the largest one are rounding of the product."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything float32 or float64 on the host."""
+
+    mix: np.ndarray
+    """[K, N, S, S] H_res as applied to column-stacked streams (N = 1 if static)."""
+    read: np.ndarray
+    """[K, N, S] H_pre."""
+    write: np.ndarray
+    """[K, N, S] H_post."""
+    gram: np.ndarray
+    """[K, N, S, S] inner products of the streams after each connection, up to a factor per token."""
+
+
+def summarise(diagnosis: Diagnosis) -> dict[str, float]:
+    """The `gain/`, `streams/` and `mix/` columns of one row; a column whose input is not finite is left out."""
+    columns: dict[str, float] = {}
+    if np.isfinite(diagnosis.mix).all():
+        columns |= matrix_gains(diagnosis.mix.astype(np.float64))
+    if np.isfinite(diagnosis.gram).all():
+        columns["streams/cosine"] = mean_cosine(diagnosis.gram)
+    for name, weights in (("streams/effective", diagnosis.read), ("streams/effective_write", diagnosis.write)):
+        if np.isfinite(weights).all():
+            columns[name] = effective(weights)
+    return {name: value for name, value in columns.items() if np.isfinite(value)}
+
+
+def matrix_gains(mix: np.ndarray) -> dict[str, float]:
+    """Everything that follows from the matrices [K, N, S, S] alone.
+
+    - gain/proxy_log10_max_entry: the seed demo's proxy, log10 of the largest entry of the product of all H_res
+      (averaged over tokens first if dynamic);
+    - gain/{forward,backward}_amax_{mean,max}: largest composite gain of a token, mean and max over tokens;
+    - gain/single_{forward,backward}_amax_max: the same of single matrices;
+    - gain/min_column_sum: smallest column sum of the whole product (attenuation that Amax hides);
+    - gain/sigma_min_log10: log10 of smallest over largest singular value of the whole product, mean over tokens
+      (-16 means: below rounding, the product has collapsed);
+    - gain/uniform_distance: spectral norm of the whole product minus 11^T/S, mean over tokens;
+    - mix/identity_distance: mean Frobenius distance of H_res from I over sqrt(S);
+    - mix/sinkhorn_residual: largest |row sum - 1| or |column sum - 1| of a single H_res.
+    """
+    streams = mix.shape[-1]
+    rows, columns = mix.sum(axis=-1), mix.sum(axis=-2)
+    forward, backward, whole = composite_gains(mix)
+    singular = np.linalg.svd(whole, compute_uv=False)
+    condition = np.maximum(singular[:, -1] / np.maximum(singular[:, 0], 1e-300), SIGMA_FLOOR)
+    from_uniform = np.linalg.norm(whole - 1 / streams, ord=2, axis=(-2, -1))
+    from_identity = np.linalg.norm(mix - np.eye(streams), axis=(-2, -1)) / np.sqrt(streams)
+    return {
+        "gain/proxy_log10_max_entry": proxy_log10_max_entry(mix),
+        "gain/forward_amax_mean": float(forward.mean()),
+        "gain/forward_amax_max": float(forward.max()),
+        "gain/backward_amax_mean": float(backward.mean()),
+        "gain/backward_amax_max": float(backward.max()),
+        "gain/single_forward_amax_max": float(np.abs(rows).max()),
+        "gain/single_backward_amax_max": float(np.abs(columns).max()),
+        "gain/min_column_sum": float(whole.sum(axis=-2).min()),
+        "gain/sigma_min_log10": float(np.log10(condition).mean()),
+        "gain/uniform_distance": float(from_uniform.mean()),
+        "mix/identity_distance": float(from_identity.mean()),
+        "mix/sinkhorn_residual": float(max(np.abs(rows - 1).max(), np.abs(columns - 1).max())),
+    }
+
+
+def composite_gains(mix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Largest forward and backward gain [N] over the composites A_K ... A_(l+1), and the whole product [N, S, S]."""
+    product = np.broadcast_to(np.eye(mix.shape[-1]), mix.shape[1:])
+    forward, backward = np.zeros(mix.shape[1]), np.zeros(mix.shape[1])
+    for matrix in mix[::-1]:
+        product = product @ matrix
+        forward = np.maximum(forward, np.abs(product.sum(axis=-1)).max(axis=-1))
+        backward = np.maximum(backward, np.abs(product.sum(axis=-2)).max(axis=-1))
+    return forward, backward, product
+
+
+def proxy_log10_max_entry(mix: np.ndarray) -> float:
+    """The seed demo's gain proxy: log10 max |A_K ... A_1|, tokens averaged first; never below -12."""
+    product = np.eye(mix.shape[-1])
+    for matrix in mix.astype(np.float64).mean(axis=1):
+        product = matrix @ product
+    return float(np.log10(max(np.abs(product).max(), 1e-12)))
+
+
+def mean_cosine(gram: np.ndarray) -> float:
+    """streams/cosine: mean cosine of all pairs of different streams, from inner products [..., S, S]; 1 if S = 1."""
+    streams = gram.shape[-1]
+    if streams == 1:
+        return 1.0
+    lengths = np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1).astype(np.float64), 1e-300))
+    cosine = gram / (lengths[..., :, None] * lengths[..., None, :])
+    return float(cosine[..., ~np.eye(streams, dtype=bool)].mean())
+
+
+def effective(weights: np.ndarray) -> float:
+    """streams/effective: mean (sum p)^2 / sum p^2 of absolute weights [..., S]; 1 if one stream is used, S if all."""
+    weights = np.abs(weights.astype(np.float64))
+    return float((weights.sum(-1) ** 2 / np.maximum((weights**2).sum(-1), 1e-300)).mean())

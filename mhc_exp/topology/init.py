@@ -1,0 +1,153 @@
+"""Initial values of stream connections: named presets, because no paper but HC publishes its own.
+
+A preset states the static coefficients (raw, before the activation or chart) and the spread of the projection. Sources
+and what each one implies are in field.md A.3 of the design notes and in docs/variants.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mhc_exp import rng
+from mhc_exp.config.schema import Streams, Variant
+from mhc_exp.topology.layout import DOUBLY_STOCHASTIC, layout, parameter_shapes, readout_shapes
+
+Vector = Callable[[int, int], np.ndarray]
+"""(streams, index of the connection) -> raw coefficients."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Initial raw coefficients of a connection."""
+
+    source: str
+    read: Vector
+    write: Vector
+    mix: Callable[[int], np.ndarray]
+    weight_std: float = 0.0
+    """Standard deviation of the projection weights; zero in most presets, so that step 0 is static."""
+    unit_write: bool = False
+    """Every stream receives exactly one F at step 0 (needed to equal the pre-norm residual)."""
+    separates: bool = False
+    """Streams differ after the first connection already, before any training."""
+
+    def static(self, variant: Streams, index: int) -> np.ndarray:
+        """[total] raw static coefficients of connection `index`, float32."""
+        sizes = layout(variant)
+        mix = self.mix(variant.streams).reshape(-1) if sizes.mix else np.zeros(0)
+        return np.concatenate([self.read(variant.streams, index), self.write(variant.streams, index), mix]).astype(
+            np.float32
+        )
+
+
+def _constant(value: float) -> Vector:
+    return lambda streams, index: np.full(streams, value)
+
+
+def _favourite(other: float, chosen: float) -> Vector:
+    """`chosen` at stream index mod S, `other` elsewhere: neighbouring connections read different streams."""
+    return lambda streams, index: np.where(np.arange(streams) == index % streams, chosen, other)
+
+
+def _diagonal(diagonal: float, off: float) -> Callable[[int], np.ndarray]:
+    return lambda streams: np.where(np.eye(streams, dtype=bool), diagonal, off)
+
+
+def _demo(streams: int, index: int) -> np.ndarray:
+    return _diagonal(1.0, -1.0)(streams).reshape(-1)
+
+
+PRESETS: dict[str, Preset] = {
+    "hc_paper": Preset(
+        "HC, arXiv:2409.19606 eq. 14: A_m = e_(k mod n), B = 1, A_r = I, projections zero",
+        _favourite(0.0, 1.0),
+        _constant(1.0),
+        _diagonal(1.0, 0.0),
+        unit_write=True,
+    ),
+    "near_identity": Preset(
+        "ours: read of the mhc-lite repository, write exactly 1 (equals pre-norm at step 0), H_res diagonal 0.980, so "
+        "that its second eigenvalue 0.973 is where DeepSeek-V4's learned mixers are (0.962 to 0.970)",
+        _favourite(-1.0, 1.0),
+        _constant(0.0),
+        _diagonal(0.0, -5.0),
+        unit_write=True,
+    ),
+    "uniform": Preset(
+        "Megatron-LM / hyper-connection-factory: zero biases, so H_res starts uniform; projections of std 0.02",
+        _constant(0.0),
+        _constant(0.0),
+        _diagonal(0.0, 0.0),
+        weight_std=0.02,
+    ),
+    "lite_repo": Preset(
+        "mhc-lite repository, arXiv:2601.05732: read and write favour stream k, H_res diagonal 0.99899",
+        _favourite(-1.0, 1.0),
+        _favourite(-1.0, 1.0),
+        _diagonal(0.0, -8.0),
+        separates=True,
+    ),
+    "soft_identity": Preset(
+        "lucidrains/hyper-connections: identity logits, H_res diagonal 0.475",
+        _favourite(0.0, 1.0),
+        _constant(1.0),
+        _diagonal(1.0, 0.0),
+    ),
+    "mhc_lab": Preset(
+        "mhc_lab: read favours stream k by +-2, write exactly 1, diagonal logit 4",
+        _favourite(-2.0, 2.0),
+        _constant(0.0),
+        _diagonal(4.0, 0.0),
+        unit_write=True,
+    ),
+    "demo": Preset("seed demo: logits 2I - 1 for read, write and mix", _demo, _demo, _diagonal(1.0, -1.0)),
+}
+
+
+def connection_values(variant: Streams, width: int, index: int, prefix: str, seed: int) -> dict[str, np.ndarray]:
+    """Initial float32 values of connection `index`, by parameter name below `prefix`."""
+    preset = PRESETS[variant.init]
+    values = {}
+    for name, shape in parameter_shapes(variant, width).items():
+        if name == "bias":
+            value = preset.static(variant, index)
+        elif name == "weight":
+            bound = preset.weight_std * 3**0.5
+            value = rng.uniform(seed, rng.stream_of(prefix + name), shape, bound)
+        elif name == "scale":
+            value = np.full(shape, variant.alpha, np.float32)
+        else:
+            value = np.full(shape, 1.0 if name == "norm.weight" else 0.0, np.float32)
+        values[prefix + name] = value
+    return values
+
+
+def readout_values(variant: Streams, width: int, prefix: str) -> dict[str, np.ndarray]:
+    """Initial float32 values of the learned read-out: equal weights for all streams."""
+    values = {"weight": 0.0, "bias": 0.0, "scale": variant.alpha}
+    return {
+        prefix + name: np.full(shape, values[name], np.float32)
+        for name, shape in readout_shapes(variant, width).items()
+    }
+
+
+def equals_prenorm_at_step_0(variant: Variant) -> bool:
+    """Whether the untrained model computes the pre-norm transformer's function (to rounding and norm eps).
+
+    Replicated streams stay equal to the residual state if every stream receives one F and the applied H_res has unit
+    row sums; then any read is absorbed by F's input norm and any read-out by the final norm.
+    """
+    if not isinstance(variant, Streams):
+        return variant.skip == "identity"
+    preset = PRESETS[variant.init]
+    unit_rows = variant.mix.chart in DOUBLY_STOCHASTIC or (variant.mix.chart == "free" and variant.init == "hc_paper")
+    return (
+        preset.unit_write
+        and unit_rows
+        and variant.site == "sublayer"
+        and not variant.scale_output_init
+        and (variant.alpha == 0 or preset.weight_std == 0)
+    )

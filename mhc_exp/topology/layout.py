@@ -1,0 +1,98 @@
+"""How many raw coefficients a stream connection has, and where they lie: read | write | mix.
+
+S is the number of streams (the papers' n), C the width. The order pre | post | res is the mHC paper's (eq. 14).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mhc_exp.config.schema import Streams, Variant
+
+NORM_EPS = 1e-6
+"""eps of the coefficient norms (DeepSeek-V4's value; the mHC paper uses 1e-20, which differs only for zero streams)."""
+
+CHART_LOGITS = {
+    "identity": lambda streams: 0,
+    "free": lambda streams: streams**2,
+    "exp": lambda streams: streams**2,
+    "sinkhorn": lambda streams: streams**2,
+}
+"""Logits that each chart of H_res takes, by number of streams."""
+
+DOUBLY_STOCHASTIC = frozenset({"identity", "sinkhorn"})
+"""Charts whose rows and columns sum to one (sinkhorn: up to truncation and eps)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Numbers of raw coefficients, and the slices they occupy in a connection's `bias`."""
+
+    streams: int
+    read: int
+    write: int
+    mix: int
+
+    @property
+    def total(self) -> int:
+        return self.read + self.write + self.mix
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        return (
+            slice(0, self.read),
+            slice(self.read, self.read + self.write),
+            slice(self.read + self.write, self.total),
+        )
+
+
+def layout(variant: Streams) -> Layout:
+    """The layout of every connection of this variant."""
+    streams = variant.streams
+
+    def gate(activation: str) -> int:
+        return streams**2 if activation == "softmax_rows" else streams
+
+    mix = CHART_LOGITS[variant.mix.chart](streams)
+    return Layout(streams, gate(variant.read.activation), gate(variant.write.activation), mix)
+
+
+def connections(variant: Streams, depth: int) -> int:
+    """Connections of a model of `depth` blocks: two per block, or one if the block keeps its inner residuals."""
+    return depth if variant.site == "block" else 2 * depth
+
+
+def parameter_shapes(variant: Streams, width: int) -> dict[str, tuple[int, ...]]:
+    """Parameters of one connection.
+
+    `bias` holds the static coefficients. Dynamic connections add to them `scale * (norm(x) @ weight)`:
+    - flat_rms (mHC, arXiv:2512.24880 eq. 7): weight [total, S*C] on the RMS-normalised vec(x), scale [3] for read,
+      write, mix;
+    - layer (HC, arXiv:2409.19606 eq. 10-14): weight [2 + mix/S, C] on each LayerNormed stream, scale [2]: s_alpha
+      for read and mix, s_beta for write.
+    """
+    sizes = layout(variant)
+    shapes: dict[str, tuple[int, ...]] = {"bias": (sizes.total,)}
+    if variant.coefficients == "static":
+        return shapes
+    if variant.norm == "flat_rms":
+        return shapes | {"weight": (sizes.total, variant.streams * width), "scale": (3,)}
+    rows = 2 + sizes.mix // variant.streams
+    return shapes | {"norm.weight": (width,), "norm.bias": (width,), "weight": (rows, width), "scale": (2,)}
+
+
+def readout_shapes(variant: Streams, width: int) -> dict[str, tuple[int, ...]]:
+    """Parameters of the learned read-out (`reduce=head`), DeepSeek-V4's hc_head; empty for sum and mean."""
+    if variant.reduce != "head":
+        return {}
+    return {"weight": (variant.streams, variant.streams * width), "bias": (variant.streams,), "scale": (1,)}
+
+
+def mix_rows(variant: Variant, names: list[str]) -> list[tuple[str, slice]]:
+    """(parameter, rows) of everything that belongs to H_res, for mix/grad_norm; empty if there is nothing to learn."""
+    if not isinstance(variant, Streams) or variant.mix.chart == "identity":
+        return []
+    mix = layout(variant).slices[2]
+    rows = {"bias": mix, "weight": mix if variant.norm == "flat_rms" else slice(2, None)}
+    own = [name for name in names if name.startswith("topology.connections.") and ".norm." not in name]
+    return [(name, rows[leaf]) for name in own if (leaf := name.rpartition(".")[2]) in rows]

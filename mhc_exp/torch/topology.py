@@ -1,0 +1,180 @@
+"""Wirings in PyTorch: what each sublayer reads, where its output goes. Mirrors mhc_exp/mlx/topology.py.
+
+Axes: B batch, T time, N = B*T tokens, S streams, C width. Coefficients are float32 and tokens-last: read and write
+[S, N], mix [S, S, N] (N = 1 if static). The specification is mhc_exp.topology.reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mhc_exp.config.schema import Gate, Residual, Streams, Variant
+from mhc_exp.topology.layout import NORM_EPS, connections, layout, parameter_shapes, readout_shapes
+from mhc_exp.torch.charts import CHARTS
+
+Sublayer = Callable[[Tensor], Tensor]
+
+
+class Coefficients(NamedTuple):
+    """Read (H_pre) [S, N], write (H_post) [S, N] and mix (H_res as applied) [S, S, N], None for the identity."""
+
+    read: Tensor
+    write: Tensor
+    mix: Tensor | None
+
+
+Observer = Callable[[Coefficients, Tensor], None]
+"""Called after each connection with its coefficients and the new streams [N, S, C]."""
+
+
+def build(variant: Variant, width: int, depth: int) -> nn.Module:
+    """The wiring of a model: `forward(x0 [B, T, C], sublayers, observe) -> [B, T, C]`."""
+    if isinstance(variant, Residual):
+        return ResidualStream(variant)
+    return HyperStreams(variant, width, depth)
+
+
+class ResidualStream(nn.Module):
+    """One stream: x <- x + F(x), or x <- F(x)."""
+
+    def __init__(self, variant: Residual):
+        super().__init__()
+        self.skip = variant.skip == "identity"
+
+    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
+        for sublayer in sublayers:
+            x = x + sublayer(x) if self.skip else sublayer(x)
+        return x
+
+
+class HyperStreams(nn.Module):
+    """n streams: expand, one connection per sublayer (or block), reduce."""
+
+    def __init__(self, variant: Streams, width: int, depth: int):
+        super().__init__()
+        self.variant = variant
+        count = connections(variant, depth)
+        built = nn.ModuleList(HyperConnection(variant, width) for _ in range(count))
+        self.connections: Sequence[HyperConnection] = built  # type: ignore[assignment]
+        if variant.reduce == "head":
+            self.readout = Readout(variant, width)
+
+    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
+        batch, time, width = x.shape
+        streams = x.reshape(-1, 1, width).expand(-1, self.variant.streams, -1).contiguous()
+        for connection, sublayer in zip(self.connections, sublayers, strict=True):
+            coefficients = connection.coefficients(streams)
+            y = sublayer(connection.read(streams, coefficients).view(batch, time, width))
+            streams = connection.write(streams, y.reshape(-1, width), coefficients)
+            if observe is not None:
+                observe(coefficients, streams)
+        return self.reduce(streams).view(batch, time, width)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """[N, S, C] -> [N, C]."""
+        if self.variant.reduce == "head":
+            return self.readout(x)
+        return x.sum(1) if self.variant.reduce == "sum" else x.mean(1)
+
+
+class HyperConnection(nn.Module):
+    """One connection: x' = H_res x + H_post^T F(H_pre x) (arXiv:2409.19606 eq. 1, arXiv:2512.24880 eq. 3).
+
+    Parameters are described in mhc_exp.topology.layout.parameter_shapes and start at zero: load the values of
+    mhc_exp.topology.init.connection_values.
+    """
+
+    def __init__(self, variant: Streams, width: int):
+        super().__init__()
+        self.variant, self.layout = variant, layout(variant)
+        shapes = parameter_shapes(variant, width)
+        self.bias = nn.Parameter(torch.zeros(shapes["bias"]))
+        if variant.coefficients == "dynamic":
+            self.weight = nn.Parameter(torch.zeros(shapes["weight"]))
+            self.scale = nn.Parameter(torch.zeros(shapes["scale"]))
+            if variant.norm == "layer":
+                self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+            else:
+                sizes = torch.tensor([self.layout.read, self.layout.write, self.layout.mix])
+                self.sizes: Tensor
+                self.register_buffer("sizes", sizes, persistent=False)
+
+    def coefficients(self, x: Tensor) -> Coefficients:
+        """Coefficients predicted from the streams x [N, S, C], always in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            raw = self._raw(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
+            read, write, mix = (raw[part] for part in self.layout.slices)
+            matrix = None
+            if self.variant.mix.chart != "identity":
+                matrix = CHARTS[self.variant.mix.chart](mix, self.layout.streams, self.variant.mix)
+                if self.variant.mix.apply == "transposed":
+                    matrix = matrix.transpose(0, 1)
+            return Coefficients(_gate(read, self.variant.read, "mean"), _gate(write, self.variant.write, "sum"), matrix)
+
+    def _raw(self, x: Tensor) -> Tensor:
+        """[total, N] coefficients before activation and chart."""
+        bias = self.bias.unsqueeze(1)
+        if self.variant.coefficients == "static":
+            return bias
+        squash = torch.tanh if self.variant.squash == "tanh" else (lambda value: value)
+        if self.variant.norm == "flat_rms":  # mHC eq. 14-16: divide by the norm after the matrix product
+            flat = x.flatten(1)
+            inverse_rms = torch.rsqrt(flat.square().mean(1) + NORM_EPS)
+            scale = self.scale.repeat_interleave(self.sizes, output_size=self.layout.total).unsqueeze(1)
+            return torch.addcmul(bias, scale, squash((self.weight @ flat.t()) * inverse_rms))
+        dynamic = squash(functional.linear(self.norm(x), self.weight)).permute(1, 2, 0)  # [S, 2 + mix/S, N]
+        read, write, mix = dynamic[:, 0], dynamic[:, 1], dynamic[:, 2:].flatten(0, 1)
+        return bias + torch.cat([self.scale[0] * read, self.scale[1] * write, self.scale[0] * mix])
+
+    def read(self, x: Tensor, coefficients: Coefficients) -> Tensor:
+        """Input of the sublayer [N, C] from the streams [N, S, C]."""
+        return (coefficients.read.t().unsqueeze(2) * x).sum(1)
+
+    def write(self, x: Tensor, y: Tensor, coefficients: Coefficients) -> Tensor:
+        """New streams [N, S, C] from the old ones and the sublayer's output y [N, C]."""
+        added = coefficients.write.t().unsqueeze(2) * y.unsqueeze(1)
+        if coefficients.mix is None:
+            return x + added
+        mix = coefficients.mix.permute(2, 0, 1).contiguous()
+        if mix.shape[0] == 1:
+            return torch.matmul(mix, x) + added
+        return torch.baddbmm(added.to(x.dtype), mix.to(x.dtype), x)
+
+
+class Readout(nn.Module):
+    """Learned sigmoid-weighted sum of the streams (DeepSeek-V4's hc_head, arXiv:2606.19348)."""
+
+    def __init__(self, variant: Streams, width: int):
+        super().__init__()
+        shapes = readout_shapes(variant, width)
+        self.eps = variant.read.eps
+        self.weight = nn.Parameter(torch.zeros(shapes["weight"]))
+        self.bias = nn.Parameter(torch.zeros(shapes["bias"]))
+        self.scale = nn.Parameter(torch.zeros(shapes["scale"]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, S, C] -> [N, C]."""
+        with torch.autocast(x.device.type, enabled=False):
+            flat = x.flatten(1)
+            inverse_rms = torch.rsqrt(flat.square().mean(1, keepdim=True) + NORM_EPS)
+            weights = torch.sigmoid(functional.linear(flat, self.weight) * inverse_rms * self.scale + self.bias)
+            return ((weights + self.eps).unsqueeze(2) * x).sum(1)
+
+
+def _gate(raw: Tensor, spec: Gate, over_rows: str) -> Tensor:
+    """Read or write weights [S, N] from raw coefficients; softmax_rows averages (read) or sums (write) its rows."""
+    if spec.activation == "softmax_rows":
+        streams = round(raw.shape[0] ** 0.5)
+        rows = raw.view(streams, streams, -1).softmax(1)
+        weights = rows.mean(0) if over_rows == "mean" else rows.sum(0)
+    elif spec.activation == "linear":
+        weights = raw
+    else:
+        weights = torch.sigmoid(raw)
+        weights = 2 * weights if spec.activation == "two_sigmoid" else weights
+    return weights + spec.eps if spec.eps else weights

@@ -1,0 +1,30 @@
+"""From a backend's name to its trainer; the package is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from mhc_exp.config.machine import installed
+from mhc_exp.config.schema import Config
+from mhc_exp.training.trainer import Trainer
+
+PACKAGES = {"cpu": "torch", "cuda": "torch", "mlx": "mlx"}
+"""Python package (and extra) behind each backend."""
+
+
+class BackendMissing(RuntimeError):
+    """The package of the chosen backend is not installed."""
+
+
+def make_trainer(config: Config, vocab_size: int) -> Trainer:
+    """The trainer for `config.backend` (resolved, not `auto`), holding the initial weights."""
+    package = PACKAGES[config.backend.name]
+    if not installed(package):
+        raise BackendMissing(
+            f"backend={config.backend.name} needs the package {package}; type: pip install 'mhc-exp[{package}]'"
+        )
+    if package == "torch":
+        from mhc_exp.torch.trainer import TorchTrainer
+
+        return TorchTrainer(config, vocab_size)
+    from mhc_exp.mlx.trainer import MLXTrainer
+
+    return MLXTrainer(config, vocab_size)

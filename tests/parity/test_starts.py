@@ -1,0 +1,172 @@
+"""What holds before and right after the first updates: same bytes, pre-norm equality, gradients everywhere."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+
+from mhc_exp.body import reference
+from mhc_exp.body.parameters import fingerprint, initial_parameters, is_connection
+from mhc_exp.config.schema import Streams
+from mhc_exp.topology.gains import mean_cosine
+from mhc_exp.topology.init import PRESETS, equals_prenorm_at_step_0
+from mhc_exp.topology.layout import layout
+
+PRESET_CASES = {
+    f"mhc {name}": ["variant=mhc", f"variant.init={name}"]
+    for name in ("near_identity", "uniform", "lite_repo", "soft_identity", "mhc_lab")
+}
+STARTS = {**cases.WIRINGS, **PRESET_CASES, "deepseek_v4 mhc_lab": ["variant=deepseek_v4", "variant.init=mhc_lab"]}
+DEPTH = ["depth=3"]
+
+
+@pytest.mark.parametrize("wiring", cases.SHIPPED)
+def test_both_backends_start_from_the_same_bytes(wiring):
+    config = cases.tiny(cases.WIRINGS[wiring])
+    prints = {fingerprint(make(config).state().model) for make in cases.TRAINERS.values()}
+    assert prints == {fingerprint(initial_parameters(config, cases.VOCABULARY))}
+
+
+def test_the_body_starts_the_same_under_every_wiring():
+    bodies = set()
+    for wiring in cases.SHIPPED:
+        values = initial_parameters(cases.tiny(cases.WIRINGS[wiring]), cases.VOCABULARY)
+        bodies.add(fingerprint({name: value for name, value in values.items() if not is_connection(name)}))
+    assert len(bodies) == 1
+
+
+def test_initial_weights_are_golden():
+    """A change here changes every run ever made: say why in the commit."""
+    config = cases.tiny(["variant=mhc", "variant.init=uniform", "seed=7"])
+    assert fingerprint(initial_parameters(config, cases.VOCABULARY))[:16] == "9fbf907e241e62c8"
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_step_0_equals_prenorm_exactly_where_claimed(start):
+    config = cases.tiny([*STARTS[start], *DEPTH])
+    prenorm = cases.tiny(["variant=baseline", *DEPTH])
+    batch = cases.batch()
+    expected = reference.loss(double(prenorm), prenorm, batch)
+    # eps of norms (1e-5) and DeepSeek's eps (1e-6 per division) are all that may remain
+    difference = abs(reference.loss(double(config), config, batch) - expected)
+    if equals_prenorm_at_step_0(config.variant):
+        assert difference <= 1e-5
+        for make in cases.TRAINERS.values():
+            assert make(config).evaluate([batch]).loss == pytest.approx(expected, abs=1e-5)
+    elif start in ("none", "demo_hc", "demo_mhc", "mhc lite_repo", "mhc soft_identity"):
+        assert difference > 2e-5, "this one differs by construction"
+
+
+def double(config):
+    return {name: value.astype(np.float64) for name, value in initial_parameters(config, cases.VOCABULARY).items()}
+
+
+def parts(config, gradients):
+    """Gradients of connection parameters, split into the rows of read, write and mix where they are packed."""
+    sizes = layout(config.variant)
+    for name, gradient in gradients.items():
+        if not is_connection(name):
+            continue
+        leaf = name.rpartition(".")[2]
+        if "readout" in name or leaf == "scale" or ".norm." in name:
+            yield name, gradient
+        elif leaf == "weight" and config.variant.norm == "layer":
+            yield from ((f"{name} {part}", gradient[rows]) for part, rows in
+                        (("read", slice(0, 1)), ("write", slice(1, 2)), ("mix", slice(2, None))))  # fmt: skip
+        else:
+            yield from (
+                (f"{name} {part}", gradient[rows])
+                for part, rows in zip(("read", "write", "mix"), sizes.slices, strict=True)
+            )
+
+
+def trained_in_double(config, steps=5):
+    """A float64 model after `steps` Adam updates, and the largest gradient of each part relative to the whole."""
+    import torch
+
+    trainer = cases.torch_trainer(config)
+    trainer.model.double()
+    trainer.parameters = dict(trainer.model.named_parameters())
+    optimizer = torch.optim.Adam(trainer.model.parameters(), lr=1e-2)
+    seen: dict[str, float] = {}
+    for step in range(1, steps + 1):
+        gradients = trainer.gradients(cases.batch(step))
+        total = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+        for name, gradient in parts(config, gradients):
+            if gradient.size:
+                seen[name] = max(seen.get(name, 0.0), np.abs(gradient).max() / total)
+        optimizer.step()
+    return trainer, seen
+
+
+TRAINABLE = [name for name in STARTS if not name.startswith(("demo", "baseline", "none"))]
+
+
+@pytest.mark.parametrize("start", TRAINABLE)
+def test_every_connection_parameter_has_a_gradient_by_step_5(start):
+    """All but those that no network of this structure can see, whatever the initial values."""
+    config = cases.tiny([*STARTS[start], *DEPTH])
+    _, seen = trained_in_double(config)
+    assert {name for name, size in seen.items() if size < 1e-13} <= invisible(config, seen)
+    assert all(seen[name] < 1e-4 for name in invisible(config, seen))
+
+
+def invisible(config, seen):
+    """Mixing parameters without influence (up to Sinkhorn's truncation and eps), by structure.
+
+    The first connection mixes replicas, which unit row sums leave alone; a sum or mean read-out does not see a last
+    mixing with unit column sums. A single stream has a 1 x 1 doubly stochastic matrix, which is 1.
+    """
+    variant = config.variant
+    if variant.mix.chart != "sinkhorn":
+        return set()
+    mixing = {name for name in seen if name.endswith((" mix", "bias mix"))}
+    if variant.streams == 1:
+        return mixing
+    dead = {name for name in mixing if name.startswith("topology.connections.0.")}
+    if variant.reduce in ("sum", "mean"):
+        last = config.depth - 1 if variant.site == "block" else 2 * config.depth - 1
+        dead |= {name for name in mixing if name.startswith(f"topology.connections.{last}.")}
+    return dead
+
+
+@pytest.mark.parametrize("start", TRAINABLE)
+def test_streams_have_left_the_saddle_by_step_40(start):
+    """How fast depends on the preset (docs/variants.md prints it); a wiring stuck on the saddle stays below 1e-15."""
+    config = cases.tiny([*STARTS[start], *DEPTH])
+    if config.variant.streams == 1:
+        pytest.skip("a single stream has nothing to separate from")
+    trainer, _ = trained_in_double(config, steps=40)
+    assert 1 - mean_cosine(trainer.diagnose(cases.batch()).gram[-1]) > 1e-10
+
+
+def test_the_detector_sees_that_demo_mhc_never_trains_its_connections():
+    """Replicated streams + doubly stochastic mixing + symmetric read-out: an exact saddle (field.md A.3).
+
+    Measured on the seed's own code: <= 3e-8 while its blocks get 1e-2. Adam then turns that noise into drift.
+    """
+    config = cases.tiny(["variant=demo_mhc", *DEPTH])
+    trainer, seen = trained_in_double(config)
+    assert max(seen.values()) < 1e-12
+    single = cases.torch_trainer(config).gradients(cases.batch())
+    connections = max(np.abs(value).max() for name, value in single.items() if is_connection(name))
+    blocks = max(np.abs(value).max() for name, value in single.items() if name.startswith("blocks"))
+    assert connections <= 3e-8
+    assert blocks > 1e-3
+    assert mean_cosine(trainer.diagnose(cases.batch()).gram) == pytest.approx(1.0, abs=1e-14)
+
+
+def test_demo_hc_streams_stay_identical_for_ever():
+    trainer, seen = trained_in_double(cases.tiny(["variant=demo_hc", *DEPTH]), steps=8)
+    assert max(value for name, value in seen.items() if name.endswith("mix")) > 1e-4
+    assert max(value for name, value in seen.items() if name.endswith(("read", "write"))) < 1e-12
+    assert mean_cosine(trainer.diagnose(cases.batch()).gram) == pytest.approx(1.0, abs=1e-14)
+
+
+@pytest.mark.parametrize("start", PRESET_CASES)
+def test_presets_say_whether_streams_differ_before_training(start):
+    config = cases.tiny([*STARTS[start], *DEPTH])
+    assert isinstance(config.variant, Streams)
+    cosine = mean_cosine(cases.torch_trainer(config).diagnose(cases.batch()).gram)
+    assert (cosine < 1 - 1e-5) == PRESETS[config.variant.init].separates

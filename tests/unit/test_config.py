@@ -1,0 +1,415 @@
+"""The schema, conf/ and the rules agree with each other; names and hashes are what they promise."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from mhc_exp.config import checks, machine, vocabulary
+from mhc_exp.config.build import ConfigError, Problem, as_mapping, build
+from mhc_exp.config.compose import compose, compose_mapping
+from mhc_exp.config.naming import config_hash, run_name, slug_problem
+from mhc_exp.config.overrides import override_problems
+from mhc_exp.config.schema import DISCRIMINATORS, Config
+from mhc_exp.config.spelling import distance, nearest
+from mhc_exp.config.variant_rules import INIT_NEEDS
+from mhc_exp.paths import find
+
+OPTIONS = [(group, option) for group in vocabulary.GROUPS for option in vocabulary.options(group)]
+REQUIRED = {
+    "text": ["dataset.path=."],
+    "tokens": ["dataset.train=a.bin", "dataset.validation=b.bin"],
+    "hub": ["dataset.id=owner/data"],
+}
+"""What the options without a complete default need beside their name."""
+
+
+def words_for(group: str, option: str) -> list[str]:
+    return [f"{group}={option}", *(REQUIRED.get(option, []) if group == "dataset" else [])]
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[tuple[str, str], dict[str, Any]]:
+    """The composed mapping of every option of every group."""
+    return {(group, option): compose_mapping(words_for(group, option))[0] for group, option in OPTIONS}
+
+
+@pytest.fixture(scope="module")
+def valid() -> dict[str, Any]:
+    return compose_mapping(["variant=mhc", "backend=cpu", "dataset=pointer_chasing"])[0]
+
+
+# --- conf/ and the schema ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_has_exactly_the_keys_of_its_dataclass(
+    composed: dict[tuple[str, str], dict[str, Any]], group: str, option: str
+) -> None:
+    mapping = composed[group, option][group]
+    if group in DISCRIMINATORS:
+        discriminator, classes = DISCRIMINATORS[group]
+        cls = classes[mapping[discriminator]]
+    else:
+        cls = get_type_hints(Config)[group]
+    assert list(flat(mapping)) == list(flat_fields(cls))
+
+
+def flat(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in sorted(mapping.items()):
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def flat_fields(cls: Any, prefix: str = "") -> Iterator[str]:
+    for key, hint in sorted(get_type_hints(cls).items()):
+        if dataclasses.is_dataclass(hint):
+            yield from flat_fields(hint, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_builds_and_survives_the_round_trip(
+    composed: dict[tuple[str, str], dict[str, Any]], group: str, option: str
+) -> None:
+    config = build(composed[group, option])
+    assert build(as_mapping(config)) == config
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([f"variant={option}"] for option in vocabulary.options("variant")),
+        *([f"experiment={option}"] for option in vocabulary.options("experiment")),
+        *([f"model={option}"] for option in vocabulary.options("model")),
+        *([f"training={option}"] for option in vocabulary.options("training")),
+        *([f"dataset={option}"] for option in vocabulary.options("dataset") if option not in REQUIRED),
+        ["variant=mhc", "variant.coefficients=static"],
+        ["variant=hc", "variant.coefficients=static"],
+        ["variant=mhc", "variant.streams=1"],
+        ["variant=hc", "variant.scale_output_init=true", "variant.mix.chart=identity"],
+        ["dataset=text", "dataset.path=."],
+    ],
+    ids=" ".join,
+)
+def test_what_is_shipped_and_documented_passes_every_rule(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "installed", lambda package: True)
+    assert override_problems(words) == []
+    assert checks.check(compose([*words, "backend=cpu"])) == []
+
+
+@pytest.mark.parametrize("init", vocabulary.keys()["variant.init"].__args__)
+def test_every_preset_says_what_it_needs(init: str) -> None:
+    assert init in INIT_NEEDS
+
+
+def test_every_file_opens_with_what_it_is_and_a_command_that_uses_it() -> None:
+    files = [*find("conf").rglob("*.yaml"), *find("sweeps").glob("*.yaml")]
+    assert len(files) > 40
+    for file in files:
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+        assert re.match(r"# \S.{15,}", lines[0]), file
+        assert re.match(r"#   python -m mhc_exp( |$)", lines[1]), file
+        group = file.parent.name
+        if group in (*vocabulary.GROUPS, *vocabulary.OVERLAYS) and file.stem not in ("default", "adamw"):
+            assert any(word in lines[1] for word in (f"={file.stem}", "experiment=seed_demo", "tracking.project")), file
+
+
+def test_the_commands_in_the_files_are_legal(tmp_path: Path) -> None:
+    (tmp_path / "my_notes").touch()
+    for file in [*find("conf").rglob("*.yaml"), *find("sweeps").glob("*.yaml")]:
+        command = next(line for line in file.read_text().splitlines() if line.startswith("#   python -m mhc_exp"))
+        words = command.split("#")[1].removeprefix("   python -m mhc_exp").split()
+        overrides = [word for word in words if "=" in word]
+        assert override_problems(overrides, multirun="-m" in words) == [], file
+
+
+@pytest.mark.parametrize("file", sorted(find("sweeps").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_job_of_a_sweep_file_composes(file: Path) -> None:
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(content, dict)
+    params = content["hydra"]["sweeper"]["params"]
+    assert override_problems([f"sweep={file.stem}"], multirun=True) == []
+    for key, values in params.items():
+        for value in str(values).split(","):
+            assert compose([f"sweep={file.stem}", f"{key}={value}"])
+
+
+# --- types and ranges ----------------------------------------------------------------------------------------------
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.just(10**400),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.sampled_from(["???", "auto", "mhc", "streams", "\x00", "1e-3", -1, 0, 1e6]),
+)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_damaged_mapping_builds_or_names_the_damage(valid: dict[str, Any], data: st.DataObject) -> None:
+    mapping = copy.deepcopy(valid)
+    places = list(nodes(mapping))
+    path = data.draw(st.sampled_from(places))
+    parent = mapping
+    for key in path[:-1]:
+        parent = parent[key]
+    kind = data.draw(st.sampled_from(["replace", "delete", "add"]))
+    if kind == "replace":
+        parent[path[-1]] = data.draw(JUNK)
+    elif kind == "delete":
+        del parent[path[-1]]
+    else:
+        path = (*path[:-1], data.draw(st.text(min_size=1, max_size=8)))
+        parent[path[-1]] = data.draw(JUNK)
+    config, problems = attempt(mapping)
+    if config is not None:
+        assert build(as_mapping(config)) == config
+        return
+    # another legal `kind` or `family` makes the rest of its group wrong instead
+    damaged = path[0] if path[-1] in ("kind", "family") else ".".join(path)
+    places = [problem.path for problem in problems]
+    assert any(place == damaged or place.startswith(f"{damaged}.") for place in places), (path, places)
+    assert all(problem.message for problem in problems)
+
+
+def attempt(mapping: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+    try:
+        return build(mapping), []
+    except ConfigError as error:
+        return None, error.problems
+
+
+def nodes(mapping: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in mapping.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from nodes(value, (*path, key))
+
+
+def test_a_whole_number_may_be_written_with_an_exponent(valid: dict[str, Any]) -> None:
+    mapping = copy.deepcopy(valid)
+    mapping["training"] |= {"steps": None, "tokens": 1e6}
+    assert build(mapping).training.tokens == 1_000_000
+    mapping["training"]["tokens"] = 1.5
+    with pytest.raises(ConfigError, match=re.escape("training.tokens: expected a whole number, got 1.5")):
+        build(mapping)
+
+
+# --- this machine --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("packages", "cuda", "apple", "expected"),
+    [
+        ({"torch", "mlx"}, True, False, "cuda"),
+        ({"torch", "mlx"}, False, True, "mlx"),
+        ({"torch", "mlx"}, False, False, "cpu"),
+        ({"torch"}, False, True, "cpu"),
+        ({"mlx"}, True, False, "mlx"),
+    ],
+)
+def test_auto_takes_the_fastest_installed_backend(
+    monkeypatch: pytest.MonkeyPatch, packages: set[str], cuda: bool, apple: bool, expected: str
+) -> None:
+    monkeypatch.setattr(machine, "installed", lambda package: package in packages)
+    monkeypatch.setattr(machine, "cuda_possible", lambda: cuda)
+    monkeypatch.setattr(machine, "cuda_available", lambda: cuda)
+    monkeypatch.setattr(machine, "apple_silicon", lambda: apple)
+    resolved = checks.resolve_backend(compose(["backend=auto"]))
+    assert resolved.backend.name == expected
+    assert resolved.backend.tf32 == (expected == "cuda")
+    if expected != "cuda":
+        assert config_hash(resolved) == config_hash(compose([f"backend={expected}"]))
+
+
+def test_torch_is_not_asked_about_cuda_without_a_sign_of_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "installed", lambda package: True)
+    monkeypatch.setattr(machine, "cuda_possible", lambda: False)
+    monkeypatch.setattr(machine, "cuda_available", lambda: pytest.fail("imported torch"))
+    for backend in ("auto", "cpu", "mlx"):
+        assert checks.check(compose([f"backend={backend}"])) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "package"), [("cpu", "torch"), ("cuda", "torch"), ("mlx", "mlx"), ("auto", "torch")]
+)
+def test_a_missing_backend_gives_the_line_to_type(monkeypatch: pytest.MonkeyPatch, backend: str, package: str) -> None:
+    monkeypatch.setattr(machine, "installed", lambda name: False)
+    said = [str(problem) for problem in checks.check(compose([f"backend={backend}"]))]
+    assert [line for line in said if line.startswith("backend: ") and f"pip install 'mhc-exp[{package}]'" in line]
+
+
+def test_a_directory_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_tracker_that_nobody_has").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not machine.installed("a_tracker_that_nobody_has")
+    assert machine.installed("numpy")
+
+
+# --- did you mean --------------------------------------------------------------------------------------------------
+
+CONTEXT = ["variant=mhc", "dataset=hub"]
+
+
+def test_nearly_every_slip_of_one_letter_gets_the_right_suggestion() -> None:
+    found = vocabulary.keys(DISCRIMINATORS["variant"][1]["streams"], DISCRIMINATORS["dataset"][1]["hub"])
+    generator = random.Random(0)
+    slips = [(leaf, slip) for leaf in vocabulary.leaves(found) for slip in one_edit_slips(leaf, generator)]
+    slips = [(leaf, slip) for leaf, slip in slips if slip not in found]
+    missed = [
+        (leaf, slip)
+        for leaf, slip in slips
+        if f"did you mean '{leaf}'?" not in str(override_problems([*CONTEXT, f"{slip}=1"])[0])
+    ]
+    assert len(slips) > 250
+    assert len(missed) <= 0.1 * len(slips), missed
+
+
+def one_edit_slips(leaf: str, generator: random.Random) -> Iterator[str]:
+    """One insertion, deletion, replacement and swap somewhere in the last word of a dotted key."""
+    head, dot, word = leaf.rpartition(".")
+    letter, at = generator.choice("abcdefghijklmnopqrstuvwxyz"), generator.randrange(len(word))
+    yield f"{head}{dot}{word[:at]}{letter}{word[at:]}"
+    yield f"{head}{dot}{word[:at]}{letter}{word[at + 1 :]}"
+    if len(word) > 1:
+        yield f"{head}{dot}{word[:at]}{word[at + 1 :]}"
+        at = max(1, at)
+        yield f"{head}{dot}{word[: at - 1]}{word[at]}{word[at - 1]}{word[at + 1 :]}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "edits"), [("", "ab", 2), ("depth", "depht", 1), ("ca", "abc", 3), ("a", "a", 0)]
+)
+def test_distance_counts_a_swap_of_neighbours_once(one: str, other: str, edits: int) -> None:
+    assert distance(one, other) == distance(other, one) == edits
+
+
+def test_nothing_is_suggested_for_a_word_like_no_other() -> None:
+    assert nearest("zebra", vocabulary.keys()) is None
+    assert nearest("lt", ["lr", "clip"]) == "lr"
+    assert nearest("Variant", ["variant", "tracking"]) == "variant"
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_named_after_its_choices_and_a_hash() -> None:
+    config = compose(["variant=mhc", "depth=48", "backend=cpu"])
+    assert run_name(config) == f"mhc-d48-cpu-s0-{config_hash(config)[:8]}"
+    assert run_name(dataclasses.replace(config, name="my-run.1")) == "my-run.1"
+    with pytest.raises(ValueError, match="resolve_backend"):
+        run_name(compose(["backend=auto"]))
+
+
+def test_the_hash_ignores_order_and_where_results_go(valid: dict[str, Any]) -> None:
+    expected = config_hash(build(valid))
+    assert re.fullmatch(r"[0-9a-f]{12}", expected)
+    assert config_hash(build(backwards(valid))) == expected
+    elsewhere = copy.deepcopy(valid) | {"name": "other", "runs_root": "/somewhere"}
+    elsewhere["tracking"] |= {"wandb": "off", "tags": ["a"], "project": "p"}
+    elsewhere["launch"] |= {"mode": "process", "timeout": 5}
+    assert config_hash(build(elsewhere)) == expected
+
+
+def backwards(mapping: dict[str, Any]) -> dict[str, Any]:
+    return {key: backwards(value) if isinstance(value, dict) else value for key, value in reversed(mapping.items())}
+
+
+def test_every_other_key_changes_the_hash(valid: dict[str, Any]) -> None:
+    seen = {config_hash(build(valid)): "nothing"}
+    for path in nodes(valid):
+        if path[0] in ("name", "runs_root", "tracking", "launch"):
+            continue
+        changed = different(valid, path)
+        if changed is None:
+            continue
+        digest = config_hash(changed)
+        assert digest not in seen, f"{'.'.join(path)} hashes like {seen[digest]}"
+        seen[digest] = ".".join(path)
+    assert len(seen) > 55
+
+
+def different(valid: dict[str, Any], path: tuple[str, ...]) -> Config | None:
+    """A legal configuration that differs from `valid` in the key `path` alone, if one of a few tries is legal."""
+    for value in ("other", 3, 0.25, True, False, *literals(".".join(path))):
+        mapping = copy.deepcopy(valid)
+        parent = mapping
+        for key in path[:-1]:
+            parent = parent[key]
+        if parent[path[-1]] == value or isinstance(parent[path[-1]], dict):
+            continue
+        parent[path[-1]] = value
+        try:
+            return build(mapping)
+        except ConfigError:
+            continue
+    return None
+
+
+def literals(key: str) -> tuple[Any, ...]:
+    return getattr(vocabulary.keys().get(key), "__args__", ())
+
+
+HOSTILE = [
+    *(
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\\b",
+        "/etc",
+        "a..b",
+        ".hidden",
+        "-x",
+        "a\x00b",
+        "a b",
+        "a\n",
+        "\n",
+        "ä",
+        "a" * 300,
+    ),
+    *("con", "NUL", "com1", "Lpt9.txt", "x.", "~", "$HOME", "a;b", "a*", "ａ", "=x", "a:b", "|", "<a>"),
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_refused(name: str) -> None:
+    assert slug_problem(name)
+    config = compose(["backend=cpu"])
+    with pytest.raises(ConfigError, match="name"):
+        run_name(dataclasses.replace(config, name=name))
+    variant = dataclasses.replace(config.variant, name=name)
+    if name not in ("con", "NUL", "com1", "x.", "~", ""):  # harmless inside a longer name, refused by checks
+        with pytest.raises(ConfigError, match="name"):
+            run_name(dataclasses.replace(config, variant=variant))
+    assert any(problem.path == "variant.name" for problem in checks.check(dataclasses.replace(config, variant=variant)))
+
+
+@given(st.one_of(st.text(max_size=130), st.from_regex(r"[A-Za-z0-9._=,+/-]{1,20}", fullmatch=True)))
+@settings(deadline=None)
+def test_an_accepted_name_is_one_directory_below_its_root(name: str) -> None:
+    if slug_problem(name) is None:
+        path = Path("/root/runs") / name
+        assert path.resolve().parent == Path("/root/runs").resolve()
+        assert path.name == name
+        assert len(name.encode()) <= 120
