@@ -83,7 +83,7 @@ def _loss(records: Records, facts: Facts) -> list[str]:
     bits, yardsticks = records.last("val/bits_per_byte"), facts.get("yardsticks")
     if bits is not None:
         others = [f"{name} {value:.3f}" for name, value in yardsticks.items()] if isinstance(yardsticks, dict) else []
-        beside = f"; on the same bytes: {', '.join(others)}" if others else ""
+        beside = f"; the whole held-out text: {', '.join(others)}" if others else ""
         lines.append(_line("bits per byte", f"{bits:.3f}{beside}"))
     return lines
 
@@ -101,6 +101,9 @@ def _work(records: Records, facts: Facts) -> list[str]:
     if utilisation:
         text += f", {statistics.median(utilisation):.1%} of peak FLOP/s"
     lines = [_line("work", text)]
+    started = facts.get("seconds_to_first_step")
+    if started is not None:
+        lines.append(_line("start", f"the first step was complete {started:.1f} s after the command was read"))
     memory, device = records.last("perf/peak_memory_bytes"), facts.get("device")
     if device:
         lines.append(_line("device", f"{device}" + (f", peak {memory / 2**20:,.0f} MiB" if memory else "")))

@@ -18,9 +18,6 @@ from mhc_exp.config.naming import slug_problem
 from mhc_exp.config.schema import Config, PointerChasing, Streams
 from mhc_exp.config.variant_rules import variant_problems
 
-PACKAGES = {"cpu": "torch", "cuda": "torch", "mlx": "mlx"}
-"""Python package (and extra) behind each backend."""
-
 ABSURD_MEMORY = 50
 """A run that would need this many times the machine's memory is a slip of the keyboard, not an experiment."""
 
@@ -59,7 +56,7 @@ def _automatic() -> str | None:
         return "cuda"
     if machine.installed("mlx") and machine.apple_silicon():
         return "mlx"
-    return next((name for name in ("cpu", "mlx") if machine.installed(PACKAGES[name])), None)
+    return next((name for name in ("cpu", "mlx") if machine.installed(machine.PACKAGES[name])), None)
 
 
 def _pip(package: str) -> str:
@@ -72,7 +69,7 @@ def _backend(config: Config) -> Iterator[Problem]:
     except ConfigError as error:
         yield from error.problems
         return
-    name, package = backend.name, PACKAGES[backend.name]
+    name, package = backend.name, machine.PACKAGES[backend.name]
     if not machine.installed(package):
         yield Problem("backend", f"{name} needs the package {package}, which is not installed; type: {_pip(package)}")
     elif name == "cuda" and not machine.cuda_available():

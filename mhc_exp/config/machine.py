@@ -8,6 +8,9 @@ import os
 import platform
 from pathlib import Path
 
+PACKAGES = {"cpu": "torch", "cuda": "torch", "mlx": "mlx"}
+"""Python package (and extra of this project) behind each backend."""
+
 NVIDIA_DRIVER = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg")
 """Files that exist where a CUDA device may be (`/dev/dxg`: Windows Subsystem for Linux)."""
 

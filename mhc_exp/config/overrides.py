@@ -54,6 +54,9 @@ class _Reader:
 
     def read(self, overrides: Sequence[str]) -> list[Problem]:
         parsed = [override for text in overrides if (override := self._parse(text))]
+        for override in parsed:
+            if "_target_" in (override.input_line or ""):
+                self._refuse(str(override.key_or_group), "a configuration never names code to run; leave out _target_")
         ours = [override for override in parsed if not _is_hydras(override)]
         for override in parsed:
             self.open_world |= override.key_or_group == "hydra.searchpath"

@@ -37,7 +37,7 @@ class Backend:
     tf32: bool
     """Let CUDA matrix products use TF32 (ignored elsewhere)."""
     threads: Positive | None
-    """CPU threads of the worker; null means every core this process may use."""
+    """CPU threads of the worker; null means one below width 256, else every core this process may use."""
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mhc_exp.config.build import ConfigError, as_mapping, build
-from mhc_exp.config.naming import run_name
+from mhc_exp.config.naming import run_name, slug_problem
 from mhc_exp.config.schema import Config
 from mhc_exp.runs import lock
 from mhc_exp.runs.checkpoints import CheckpointStore
@@ -24,7 +23,6 @@ SINGLE = "single"
 """Directory of the runs that belong to no sweep."""
 FINISHED = ("done", "diverged")
 """States that are results: the same command again returns them instead of training."""
-_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,119}")
 
 
 class RunRefused(Exception):
@@ -48,11 +46,8 @@ class RunDirectory:
         root = Path(config.runs_root).expanduser().resolve()
         path = root
         for part in (sweep or SINGLE, run_name(config)):
-            if not _SLUG.fullmatch(part) or ".." in part:
-                raise RunRefused(
-                    f"{part!r} cannot be the name of a directory: use letters, digits and . _ = , + - "
-                    "(at most 120, the first a letter or digit, no '..')"
-                )
+            if problem := slug_problem(part):
+                raise RunRefused(problem)
             path = path / part
             if path.is_symlink():
                 raise RunRefused(f"{path} is a symbolic link; runs are never written through one. Remove it")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhc_exp.runs.threads import thread_limit
+from mhc_exp.runs.threads import thread_count, thread_limit
 
 if TYPE_CHECKING:
     from mhc_exp.config.schema import Config
@@ -60,7 +60,7 @@ def work(run: RunDirectory) -> int:
         except (Locked, OSError) as error:
             print(error, file=sys.stderr)
             return REFUSED
-        stack.enter_context(thread_limit(run.config.backend.threads))
+        stack.enter_context(thread_limit(thread_count(run.config.backend.threads, run.config.model.width)))
         stack.enter_context(_log_to_console())
         return _supervise(run)
 
@@ -221,9 +221,10 @@ def _log_to_console() -> Iterator[None]:
 
 
 def _threads(path: Path) -> int | None:
-    """backend.threads of the run, read before anything that reads the environment is imported."""
+    """Threads of the run, decided before anything that reads the environment is imported."""
     try:
-        return json.loads((path / "run.json").read_bytes())["config"]["backend"]["threads"]
+        config = json.loads((path / "run.json").read_bytes())["config"]
+        return thread_count(config["backend"]["threads"], config["model"]["width"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # RunDirectory.open says what is wrong
 

@@ -107,7 +107,7 @@ class HyperConnection(nn.Module):
     def coefficients(self, x: Tensor) -> Coefficients:
         """Coefficients predicted from the streams x [N, S, C], always in float32."""
         with torch.autocast(x.device.type, enabled=False):
-            raw = self._raw(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
+            raw = self._raw(_at_least_single(x))
             read, write, mix = (raw[part] for part in self.layout.slices)
             matrix = None
             if self.variant.mix.chart != "identity":
@@ -136,14 +136,15 @@ class HyperConnection(nn.Module):
         return (coefficients.read.t().unsqueeze(2) * x).sum(1)
 
     def write(self, x: Tensor, y: Tensor, coefficients: Coefficients) -> Tensor:
-        """New streams [N, S, C] from the old ones and the sublayer's output y [N, C]."""
-        added = coefficients.write.t().unsqueeze(2) * y.unsqueeze(1)
-        if coefficients.mix is None:
-            return x + added
-        mix = coefficients.mix.permute(2, 0, 1).contiguous()
-        if mix.shape[0] == 1:
-            return torch.matmul(mix, x) + added
-        return torch.baddbmm(added.to(x.dtype), mix.to(x.dtype), x)
+        """New streams [N, S, C] from the old ones and the sublayer's output y [N, C]; in the dtype of x throughout."""
+        with torch.autocast(x.device.type, enabled=False):  # which would mix in bfloat16
+            added = coefficients.write.t().unsqueeze(2).to(x.dtype) * y.unsqueeze(1).to(x.dtype)
+            if coefficients.mix is None:
+                return x + added
+            mix = coefficients.mix.permute(2, 0, 1).contiguous().to(x.dtype)
+            if mix.shape[0] == 1:
+                return torch.matmul(mix, x) + added
+            return torch.baddbmm(added, mix, x)
 
 
 class Readout(nn.Module):
@@ -160,10 +161,15 @@ class Readout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, S, C] -> [N, C]."""
         with torch.autocast(x.device.type, enabled=False):
-            flat = x.flatten(1)
+            flat = _at_least_single(x).flatten(1)
             inverse_rms = torch.rsqrt(flat.square().mean(1, keepdim=True) + NORM_EPS)
             weights = torch.sigmoid(functional.linear(flat, self.weight) * inverse_rms * self.scale + self.bias)
             return ((weights + self.eps).unsqueeze(2) * x).sum(1)
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    """float32 for half precisions, x itself otherwise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _gate(raw: Tensor, spec: Gate, over_rows: str) -> Tensor:

@@ -223,7 +223,8 @@ class TorchTrainer:
             mix = identity if coefficients.mix is None else coefficients.mix
             streams = streams.to(torch.promote_types(streams.dtype, torch.float32))
             scaled = streams / streams.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)
-            gram = scaled @ scaled.transpose(1, 2)
+            with torch.autocast(self.accelerator.type, enabled=False):
+                gram = scaled @ scaled.transpose(1, 2)
             tokens_first = mix.permute(2, 0, 1), coefficients.read.t(), coefficients.write.t(), gram
             seen.append(tuple(part.cpu().numpy() for part in tokens_first))
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from mhc_exp.config.machine import installed
+from mhc_exp.config.machine import PACKAGES, installed
 from mhc_exp.config.schema import Config
 from mhc_exp.training.trainer import Trainer
-
-PACKAGES = {"cpu": "torch", "cuda": "torch", "mlx": "mlx"}
-"""Python package (and extra) behind each backend."""
 
 
 class BackendMissing(RuntimeError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mhc_exp import STARTED
 from mhc_exp.body.flops import peak_flops, training_flops_per_token
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Task
@@ -133,9 +134,11 @@ class _Session:
             step += 1
             batch = self.task.batch(step - 1, self.batch_size)
             self.trainer.step(step, batch, learning_rate(self.config.optimizer, step, self.total))
-            saving = self._every("checkpoint_every", step)
-            if saving or self._due(step):
+            saving, first = self._every("checkpoint_every", step), step == self.start + 1
+            if saving or first or self._due(step):
                 self._settle(step)
+                if first:
+                    self.run.add_facts(seconds_to_first_step=time.monotonic() - STARTED)
                 if saving:
                     self._save(step, required=step == self.total)
                 self.clock.start()

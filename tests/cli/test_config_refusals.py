@@ -28,6 +28,7 @@ UNKNOWN = [
     ("--depth=48", "--depth=48", "type depth=48"),
     ("depth=[1,2", "depth=[1,2", "cannot be read"),
     ("=3", "=3", "key=value"),
+    ("hydra.callbacks.x._target_=os.system", "hydra.callbacks.x._target_", "never names code"),
 ]
 """Words that name nothing: (word, where, what the answer says)."""
 

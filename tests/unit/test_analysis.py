@@ -221,7 +221,7 @@ def test_the_result_names_every_number_a_reader_asks_for(tmp_path: Path) -> None
         f"{loss:.4f} nats",
         "uniform guess 5.5452",
         "25.0%",
-        f"{loss / math.log(2):.3f}; on the same bytes: bigram 3.456, xz 1.987, bz2 2.012",
+        f"{loss / math.log(2):.3f}; the whole held-out text: bigram 3.456, xz 1.987, bz2 2.012",
         "10,240 tokens in 20.0 s, 525 tokens/s",
         "peak 256 MiB",
         "1,234,567 in the body + 8,910 in the connections",
