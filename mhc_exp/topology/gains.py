@@ -51,9 +51,14 @@ def matrix_gains(mix: np.ndarray) -> dict[str, float]:
     - gain/{forward,backward}_amax_{mean,max}: largest composite gain of a token, mean and max over tokens;
     - gain/single_{forward,backward}_amax_max: the same of single matrices;
     - gain/min_column_sum: smallest column sum of the whole product (attenuation that Amax hides);
+    - gain/column_log_spread: largest |log column sum| of the whole product (inf, hence left out, if one is zero);
+    - gain/sigma_max: largest singular value of the whole product, mean over tokens;
     - gain/sigma_min_log10: log10 of smallest over largest singular value of the whole product, mean over tokens
       (-16 means: below rounding, the product has collapsed);
     - gain/uniform_distance: spectral norm of the whole product minus 11^T/S, mean over tokens;
+    - gain/difference_energy: share of the energy of differences between streams that the whole product keeps,
+      ||(I-J) P (I-J)||_F^2 / (S-1) with J = 11^T/S, mean over tokens (1: all, 0: none);
+    - mix/diagonal: mean diagonal entry of H_res;
     - mix/identity_distance: mean Frobenius distance of H_res from I over sqrt(S);
     - mix/sinkhorn_residual: largest |row sum - 1| or |column sum - 1| of a single H_res.
     """
@@ -63,6 +68,10 @@ def matrix_gains(mix: np.ndarray) -> dict[str, float]:
     singular = np.linalg.svd(whole, compute_uv=False)
     condition = np.maximum(singular[:, -1] / np.maximum(singular[:, 0], 1e-300), SIGMA_FLOOR)
     from_uniform = np.linalg.norm(whole - 1 / streams, ord=2, axis=(-2, -1))
+    centring = np.eye(streams) - 1 / streams
+    kept = (np.linalg.norm(centring @ whole @ centring, axis=(-2, -1)) ** 2).mean() / max(streams - 1, 1)
+    with np.errstate(divide="ignore"):
+        log_columns = np.abs(np.log(np.abs(whole.sum(axis=-2))))
     from_identity = np.linalg.norm(mix - np.eye(streams), axis=(-2, -1)) / np.sqrt(streams)
     return {
         "gain/proxy_log10_max_entry": proxy_log10_max_entry(mix),
@@ -73,8 +82,12 @@ def matrix_gains(mix: np.ndarray) -> dict[str, float]:
         "gain/single_forward_amax_max": float(np.abs(rows).max()),
         "gain/single_backward_amax_max": float(np.abs(columns).max()),
         "gain/min_column_sum": float(whole.sum(axis=-2).min()),
+        "gain/column_log_spread": float(log_columns.max()),
+        "gain/sigma_max": float(singular[:, 0].mean()),
         "gain/sigma_min_log10": float(np.log10(condition).mean()),
         "gain/uniform_distance": float(from_uniform.mean()),
+        "gain/difference_energy": float(kept),
+        "mix/diagonal": float(np.diagonal(mix, axis1=-2, axis2=-1).mean()),
         "mix/identity_distance": float(from_identity.mean()),
         "mix/sinkhorn_residual": float(max(np.abs(rows - 1).max(), np.abs(columns - 1).max())),
     }

@@ -73,6 +73,8 @@ def test_attenuation_that_amax_hides_is_reported():
     columns = matrix_gains(mix)
     assert columns["gain/forward_amax_max"] == 1.0
     assert columns["gain/min_column_sum"] == 0.0
+    assert columns["gain/column_log_spread"] == np.inf
+    assert "gain/column_log_spread" not in summarise(diagnosis(mix, streams=2)), "not a number JSON can hold"
     assert columns["mix/sinkhorn_residual"] == 1.0
 
 
@@ -82,13 +84,16 @@ def test_identity_mixing_has_no_gain_and_no_distance():
         assert columns[name] == 1.0
     for name in ("gain/sigma_min_log10", "mix/identity_distance", "mix/sinkhorn_residual", "streams/cosine"):
         assert columns[name] == 0.0
-    assert columns["gain/uniform_distance"] == pytest.approx(1.0)
+    for name in ("gain/uniform_distance", "gain/difference_energy", "gain/sigma_max", "mix/diagonal"):
+        assert columns[name] == pytest.approx(1.0)
+    assert columns["gain/column_log_spread"] == 0.0
     assert columns["streams/effective"] == 4.0
 
 
 def test_a_long_product_of_sharp_sinkhorn_matrices_collapses_to_the_mean():
     mix = sinkhorn(np.random.default_rng(0).normal(size=(200, 1, 4, 4)), iterations=200)
     assert matrix_gains(mix)["gain/uniform_distance"] < 1e-6
+    assert matrix_gains(mix)["gain/difference_energy"] < 1e-12
 
 
 def test_cosine_of_copies_opposites_and_orthogonal_streams():
