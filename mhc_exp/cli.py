@@ -37,7 +37,8 @@ def main() -> int:
 
 
 def guarded(door: Callable[[], int]) -> int:
-    """The exit code of `door`; a reader that has seen enough (`--help | head`) is no error."""
+    """The exit code of `door`; a reader that has seen enough (`--help | head`) is no error, nor is a closed stream."""
+    with_streams()
     try:
         code = door()
         sys.stdout.flush()
@@ -45,6 +46,13 @@ def guarded(door: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     return code
+
+
+def with_streams() -> None:
+    """Give a process whose stdout or stderr was closed (`>&-`) one that swallows everything."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,22 @@ below one percent of the matrix products); that of the connections is counted, b
 
 from __future__ import annotations
 
+import re
+
 from mhc_exp.body.parameters import hidden_width
 from mhc_exp.config.schema import Config, Streams
 from mhc_exp.topology.layout import connections, layout
 
-PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "RTX 4090": 165e12}
-"""Dense bfloat16 peak in FLOP/s by part of the device's name (vendors' data sheets)."""
+PEAK_BF16 = {
+    r"H100 PCIe": 756e12,
+    r"H100 NVL": 835e12,
+    r"H[12]00\b": 989e12,
+    r"A100\b": 312e12,
+    r"L40S\b": 362e12,
+    r"L4\b": 121e12,
+    r"RTX 4090$": 165e12,
+}
+"""Dense bfloat16 peak in FLOP/s by pattern of the device's name, first match wins (vendors' data sheets)."""
 
 
 def forward_flops_per_token(config: Config, vocab_size: int) -> float:
@@ -46,6 +56,8 @@ def training_flops_per_token(config: Config, vocab_size: int) -> float:
     return 3.0 * forward_flops_per_token(config, vocab_size)
 
 
-def peak_flops(device: str) -> float | None:
-    """bfloat16 peak of a known GPU by its name, None where it is not known (then no MFU is reported)."""
-    return next((peak for part, peak in PEAK_BF16.items() if part in device), None)
+def peak_flops(device: str, dtype: str) -> float | None:
+    """bfloat16 peak of a known GPU by its name; None for another dtype or device (then no MFU is reported)."""
+    if dtype != "bfloat16":
+        return None
+    return next((peak for pattern, peak in PEAK_BF16.items() if re.search(pattern, device)), None)

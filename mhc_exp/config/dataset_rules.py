@@ -12,8 +12,19 @@ from mhc_exp.config import machine
 from mhc_exp.config.build import Problem
 from mhc_exp.config.schema import Config, Corpus, Hub, PointerChasing, Text, Tokens
 
-_COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_PRESETS: dict[str, tuple[str, str | None]] = {
+    "fineweb_edu_10bt": ("HuggingFaceFW/fineweb-edu", "sample-10BT"),
+    "climbmix": ("karpathy/climbmix-400b-shuffle", None),
+    "c4": ("allenai/c4", "en"),
+    "tinystories": ("roneneldan/TinyStories", None),
+    "wikitext103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
+    "openwebtext": ("Skylion007/openwebtext", None),
+    "slimpajama": ("cerebras/SlimPajama-627B", None),
+}
+"""Short names for `dataset.id`: repository and default subset; all have their text in the field `text`."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def dataset_problems(config: Config) -> Iterator[Problem]:
@@ -31,7 +42,8 @@ def dataset_problems(config: Config) -> Iterator[Problem]:
                         f"dataset.{key}", f"no file matches {pattern!r}; type the path of a .bin file or a pattern"
                     )
         case Hub() as hub:
-            yield from _hub(hub)
+            yield from _tokenizer(hub)
+            yield from hub_problems(hub)
         case PointerChasing(nodes=nodes) if 3 * nodes > config.model.seq_len:
             yield Problem(
                 "model.seq_len",
@@ -40,23 +52,23 @@ def dataset_problems(config: Config) -> Iterator[Problem]:
             )
 
 
-def _hub(hub: Hub) -> Iterator[Problem]:
-    yield from _tokenizer(hub)
-    if hub.id.endswith((".jsonl", ".json")) or hub.id.startswith((".", "/", "~")) or os.path.isfile(hub.id):
+def hub_problems(hub: Hub) -> Iterator[Problem]:
+    """A local .jsonl file must exist; a repository must be named and pinned to a commit."""
+    if hub.id.endswith(".jsonl"):
         yield from _missing("dataset.id", hub.id, "a local .jsonl file, or a repository such as owner/name")
         return
-    if _REPOSITORY.fullmatch(hub.id) is None:
+    repository, _ = HUB_PRESETS.get(hub.id, (hub.id, None))
+    if _REPOSITORY.fullmatch(repository) is None:
         yield Problem(
-            "dataset.id", f"{hub.id!r} is neither a file nor a repository; type owner/name or the path of a .jsonl file"
+            "dataset.id", f"{hub.id!r} is neither a .jsonl file, nor OWNER/NAME, nor one of {', '.join(HUB_PRESETS)}"
         )
     if hub.revision is None or _COMMIT.fullmatch(hub.revision) is None:
+        got = "none" if hub.revision is None else repr(hub.revision)
         yield Problem(
             "dataset.revision",
-            f"a remote dataset is read at a commit, because branches move; got {hub.revision}; "
-            "type dataset.revision=COMMIT (7 to 40 hexadecimal digits from the dataset's history)",
+            f"a remote dataset is read at a commit of 40 hexadecimal digits, because branches move; got {got}. Look it "
+            f"up: python -c \"from huggingface_hub import HfApi; print(HfApi().dataset_info('{repository}').sha)\"",
         )
-    if not machine.installed("datasets"):
-        yield Problem("dataset", "a remote dataset needs the package datasets; type: pip install 'mhc-exp[hub]'")
 
 
 def _tokenizer(dataset: Text | Hub) -> Iterator[Problem]:

@@ -33,9 +33,9 @@ class Backend:
     name: Literal["auto", "cpu", "cuda", "mlx"]
     """`cpu` and `cuda` are PyTorch; `auto` picks cuda, then MLX on an Apple machine, then cpu."""
     dtype: Literal["float32", "bfloat16"]
-    """Arithmetic of the body; connection coefficients, norms' statistics, weights and the optimizer stay float32."""
+    """Arithmetic of the body's matrix products; streams, coefficients, norms, weights, optimizer stay float32."""
     tf32: bool
-    """Let CUDA matrix products use TF32 (ignored elsewhere)."""
+    """Let CUDA matrix products use TF32; only for backend=cuda."""
     threads: Positive | None
     """CPU threads of the worker; null means one below width 256, else every core this process may use."""
 
@@ -65,7 +65,7 @@ class Mix:
     """The residual mixing matrix H_res: which chart, and its convention."""
 
     chart: Literal["identity", "free", "exp", "sinkhorn"]
-    """Map from logits to the n x n matrix (mhc_exp.topology.charts)."""
+    """Map from logits to the n x n matrix (mhc_exp.topology.reference.chart)."""
     iterations: Positive
     """Sinkhorn-Knopp iterations; one iteration normalises rows and columns once each."""
     order: Literal["rows_last", "columns_last"]
@@ -323,7 +323,7 @@ class Launch:
     mode: Literal["auto", "process", "inline"]
     """`auto`: this process for a single run, a child process for every job of a multirun."""
     timeout: PositiveFloat | None
-    """Seconds after which a child process is stopped (SIGTERM, then SIGKILL); null waits for ever."""
+    """Seconds after which a run (in a process of its own) is stopped by SIGTERM, then SIGKILL; null waits for ever."""
 
 
 @dataclass(frozen=True)

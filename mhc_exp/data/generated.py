@@ -34,6 +34,9 @@ class GeneratedTask(ABC):
     def samples(self, seed: int, numbers: np.ndarray) -> Batch:
         """The samples with these numbers [B] of the stream of `seed`."""
 
+    def files(self) -> dict[str, str]:
+        return {}
+
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Generator, version, arguments and seed."""

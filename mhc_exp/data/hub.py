@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +16,10 @@ from typing import Any
 
 from mhc_exp.config import schema
 from mhc_exp.config.build import ConfigError
+from mhc_exp.config.dataset_rules import HUB_PRESETS, hub_problems
 from mhc_exp.data.documents import Document, choose_held_out, divide
 from mhc_exp.data.refusal import refusal
 from mhc_exp.data.text import TextTask, tokenizer_for
-
-PRESETS: dict[str, tuple[str, str | None]] = {
-    "fineweb_edu_10bt": ("HuggingFaceFW/fineweb-edu", "sample-10BT"),
-    "climbmix": ("karpathy/climbmix-400b-shuffle", None),
-    "c4": ("allenai/c4", "en"),
-    "tinystories": ("roneneldan/TinyStories", None),
-    "wikitext103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
-    "openwebtext": ("Skylion007/openwebtext", None),
-    "slimpajama": ("cerebras/SlimPajama-627B", None),
-}
-"""Short names for `dataset.id`: repository and default subset; all have their text in the field `text`."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +37,10 @@ class Source:
 def make(config: schema.Config) -> TextTask:
     dataset = config.dataset
     assert isinstance(dataset, schema.Hub)
-    if not dataset.id.strip():
-        raise refusal(
-            "dataset.id", "is empty; type dataset.id=FILE.jsonl or a repository such as roneneldan/TinyStories"
-        )
+    if problems := list(hub_problems(dataset)):
+        raise ConfigError(problems)
     if dataset.id.endswith(".jsonl"):
         path = Path(dataset.id).expanduser()
-        if not os.path.isfile(path):
-            raise refusal("dataset.id", f"{path} is not a file (seen from {Path.cwd()})")
         provenance: dict[str, Any] = {"source": path.name}
     else:
         source = remote_source(dataset)
@@ -71,20 +56,9 @@ def make(config: schema.Config) -> TextTask:
 
 
 def remote_source(dataset: schema.Hub) -> Source:
-    """What to stream; refuses anything that is not pinned to a commit."""
-    repository, subset = PRESETS.get(dataset.id, (dataset.id, None))
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise refusal(
-            "dataset.id",
-            f"{dataset.id!r} is neither a .jsonl file, nor OWNER/NAME, nor one of {', '.join(PRESETS)}",
-        )
-    if dataset.revision is None or not re.fullmatch(r"[0-9a-f]{40}", dataset.revision):
-        got = "none" if dataset.revision is None else repr(dataset.revision)
-        raise refusal(
-            "dataset.revision",
-            f"a remote dataset is read at a commit of 40 hexadecimal digits, because branches move; got {got}. Look it "
-            f"up: python -c \"from huggingface_hub import HfApi; print(HfApi().dataset_info('{repository}').sha)\"",
-        )
+    """What to stream; `dataset` has passed hub_problems."""
+    repository, subset = HUB_PRESETS.get(dataset.id, (dataset.id, None))
+    assert dataset.revision is not None
     subset = dataset.subset or subset
     return Source(repository, subset, dataset.split, dataset.revision, dataset.text_field, dataset.max_bytes)
 

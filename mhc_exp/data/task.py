@@ -42,6 +42,10 @@ class Task(Protocol):
         """What the data is: name, sha256, tokens, tokenizer, split rule."""
         ...
 
+    def files(self) -> dict[str, str]:
+        """What has to be kept beside the run by file name, such as a trained tokenizer; empty for most."""
+        ...
+
     def decode(self, tokens: np.ndarray) -> str | None:
         """Text of `tokens`, or None for a task that is not text."""
         ...

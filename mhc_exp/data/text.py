@@ -62,7 +62,7 @@ def make(config: schema.Config) -> TextTask:
     if not os.path.exists(path):
         raise refusal("dataset.path", f"{path} does not exist (seen from {Path.cwd()})")
     if path.is_dir():
-        parts = _directory(path, dataset.validation_percent)
+        parts = _directory(path, dataset.validation_percent, Path(config.runs_root))
     elif path.is_file():
         parts = _single_file(path, dataset.validation_percent)
     else:
@@ -80,8 +80,10 @@ def _single_file(path: Path, percent: float) -> Parts:
     return describe([document], training, held_out, rule, source=path.name)
 
 
-def _directory(path: Path, percent: float) -> Parts:
-    names = files_below(path)
+def _directory(path: Path, percent: float, runs_root: Path) -> Parts:
+    """Every text file below `path` but those of runs: a run must not train on its own log."""
+    runs = runs_root.expanduser().resolve()
+    names = [name for name in files_below(path) if runs not in (path / name).resolve().parents]
     documents = [Document(name, read_file(path / name, "dataset.path")) for name in names]
     texts = [document for document in documents if document.text and b"\0" not in document.text[:8192]]
     if not texts:

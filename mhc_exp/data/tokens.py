@@ -146,7 +146,7 @@ class TokenTask(WindowedBatches):
         # uint32 tokens of 2^31 and more arrive here as negative int32
         worst = max(int(array.view(np.uint32).max()) for array in (batch.inputs, batch.targets))
         if worst >= self.vocab_size:
-            raise refusal(key, self._beyond(worst, "one of the shards"))
+            raise ValueError(f"{key}: {self._beyond(worst, 'one of the shards')}")  # damage found on the way
         return batch
 
     def _beyond(self, token: int, where: str) -> str:

@@ -83,6 +83,9 @@ class WindowedBatches:
         self.held_out = held_out
         self._order = ShuffledOrder(training.count, seed)
 
+    def files(self) -> dict[str, str]:
+        return {}
+
     def batch(self, step: int, batch_size: int, rank: int = 0, world: int = 1) -> Batch:
         """Rows rank::world of training batch number `step`; every window once per epoch, across batch borders."""
         return self.training.take(self._order(positions(step, batch_size, rank, world)))

@@ -29,12 +29,17 @@ def sinkhorn(logits: mx.array, streams: int, spec: Mix) -> mx.array:
     first, last = (columns, rows) if spec.order == "rows_last" else (rows, columns)
     iterations = spec.iterations
 
+    if spec.start == "exp" and spec.eps == 0:  # in logarithms, as in PyTorch: no logits are too far apart
+        for _ in range(iterations):
+            square = square - mx.logsumexp(square, first, keepdims=True)
+            square = square - mx.logsumexp(square, last, keepdims=True)
+        return mx.exp(square)
+
     def normalise(matrix: mx.array, axis: int) -> mx.array:
-        total = matrix.sum(axis, keepdims=True)
-        return matrix / (total + spec.eps if spec.eps else total)
+        return matrix / (matrix.sum(axis, keepdims=True) + spec.eps)
 
     if spec.start == "softmax":
-        matrix = normalise(mx.softmax(square, axis=1) + spec.eps, last)
+        matrix = normalise(mx.softmax(square, axis=rows) + spec.eps, last)
         iterations -= 1
     else:
         matrix = mx.exp(square - square.max((0, 1), keepdims=True))

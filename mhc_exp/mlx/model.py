@@ -41,7 +41,7 @@ class Transformer(nn.Module):
             x = x + self.positions.weight[: tokens.shape[1]]
         x = self.topology(self.dropout(x), self.sublayers(), observe)
         x = self.norm(x)
-        return self.head(x) if "head" in self else self.embed.as_linear(x)
+        return apply(self.head, x) if "head" in self else self.embed.as_linear(x)
 
     def sublayers(self) -> list[Callable[[mx.array], mx.array]]:
         """What the wiring connects: attention and MLP of each block, or whole blocks with inner residuals."""
@@ -81,11 +81,11 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         batch, time, width = x.shape
         depth = width // self._heads
-        q, k, v = self.qkv(self.norm(x)).reshape(batch, time, 3, self._heads, depth).transpose(2, 0, 3, 1, 4)
+        q, k, v = apply(self.qkv, self.norm(x)).reshape(batch, time, 3, self._heads, depth).transpose(2, 0, 3, 1, 4)
         if self._rotary is not None:
             q, k = self.rotate(q, self._rotary), self.rotate(k, self._rotary)
         mixed = mx.fast.scaled_dot_product_attention(q, k, v, scale=depth**-0.5, mask="causal")
-        return self.dropout(self.out(mixed.transpose(0, 2, 1, 3).reshape(batch, time, width)))
+        return self.dropout(apply(self.out, mixed.transpose(0, 2, 1, 3).reshape(batch, time, width)))
 
     @staticmethod
     def rotate(x: mx.array, tables: tuple[mx.array, mx.array]) -> mx.array:
@@ -110,9 +110,14 @@ class MLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.norm(x)
-        up = self.up(x)
-        hidden = nn.silu(self.gate(x)) * up if "gate" in self else nn.gelu(up)
-        return self.dropout(self.down(hidden))
+        up = apply(self.up, x)
+        hidden = nn.silu(apply(self.gate, x)) * up if "gate" in self else nn.gelu(up)
+        return self.dropout(apply(self.down, hidden))
+
+
+def apply(layer: nn.Linear, x: mx.array) -> mx.array:
+    """`layer` in the arithmetic of its weights, as autocast does in PyTorch; norms and streams stay float32."""
+    return layer(x.astype(layer.weight.dtype))
 
 
 def make_norm(model: Model) -> nn.Module:

@@ -22,7 +22,7 @@ from mhc_exp.mlx.topology import Coefficients
 from mhc_exp.topology.gains import Diagnosis
 from mhc_exp.topology.layout import mix_rows
 from mhc_exp.training.groups import Group, groups
-from mhc_exp.training.sampling import generate
+from mhc_exp.training.sampling import generate, step_seed
 from mhc_exp.training.trainer import Evaluation, State, StepResult
 
 Arrays = dict[str, mx.array]
@@ -73,9 +73,9 @@ class MLXTrainer:
             raise ValueError(f"model and arrays disagree on {sorted(missing)[:5]}")
 
     def _install(self, parameters: Arrays) -> None:
-        """Put `parameters` into the module tree, in the body's arithmetic."""
+        """Put `parameters` into the module tree; linear layers of the body in the chosen arithmetic."""
         if self.config.backend.dtype == "bfloat16":  # float32 masters stay in self.parameters
-            parameters = {n: p if is_connection(n) else p.astype(mx.bfloat16) for n, p in parameters.items()}
+            parameters = {n: p.astype(mx.bfloat16) if _is_linear(n) else p for n, p in parameters.items()}
         self.model.update(tree_unflatten(list(parameters.items())))
 
     # -- one update ------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class MLXTrainer:
         """Enqueue update number `step` (1-based) on `batch` with learning rate `lr`."""
         self.model.train()
         if self.config.model.dropout:
-            mx.random.seed((self.config.seed << 32) + step)
+            mx.random.seed(step_seed(self.config.seed, step))
         self._update(step, *self._accumulate(batch), lr)
 
     def _accumulate(self, batch: Batch) -> tuple[mx.array, Arrays]:
@@ -240,6 +240,11 @@ class MLXTrainer:
     def peak_memory(self) -> int | None:
         """Largest number of bytes held by MLX arrays so far."""
         return mx.get_peak_memory()
+
+
+def _is_linear(name: str) -> bool:
+    """Whether a parameter belongs to a linear layer of the body (what autocast casts in PyTorch)."""
+    return name.split(".")[-2] in ("qkv", "out", "gate", "up", "down", "head") and not is_connection(name)
 
 
 def _weights(batch: Batch, supervised: int) -> mx.array:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mhc_exp.config.build import ConfigError, as_mapping, build
-from mhc_exp.config.naming import run_name, slug_problem
+from mhc_exp.config.naming import config_hash, run_name, slug_problem
 from mhc_exp.config.schema import Config
 from mhc_exp.runs import lock
 from mhc_exp.runs.checkpoints import CheckpointStore
@@ -174,9 +174,13 @@ class RunDirectory:
         self._store(self.identity | facts)
 
     def adopt(self, config: Config) -> None:
-        """Use the settings of `config` that do not change results (tracking, launch) from now on."""
+        """Use the settings of `config` from now on: tracking, launch, or another backend, which is put on record."""
         if as_mapping(config) != self.identity["config"]:
-            self._store(self.identity | {"config": as_mapping(config)})
+            facts = self.identity | {"config": as_mapping(config), "config_hash": config_hash(config)}
+            if as_mapping(config.backend) != self.identity["config"]["backend"]:
+                handed = {"step": self.status().get("step"), "from": self.identity["config"]["backend"], "time": now()}
+                facts["handed_over"] = [*self.identity.get("handed_over", []), handed]
+            self._store(facts)
             self.config = config
             self._disk.replace_durably(self.path / "config.yaml", _yaml(self.identity))
 

@@ -17,7 +17,7 @@ from mhc_exp.config.build import as_mapping
 from mhc_exp.config.naming import config_hash
 from mhc_exp.config.schema import Config
 from mhc_exp.runs.redaction import redact_command
-from mhc_exp.runs.threads import usable_cpus
+from mhc_exp.threads import usable_cpus
 
 FORMAT = 1
 _PACKAGES = ("numpy", "torch", "mlx", "hydra-core", "wandb", "safetensors")

@@ -61,7 +61,9 @@ def launch(config: Config, *, sweep: str | None, command: list[str], multirun: b
 
 
 def _in_child(config: Config, multirun: bool) -> bool:
-    return config.launch.mode == "process" or (config.launch.mode == "auto" and multirun)
+    """`auto` means a child wherever something outside the worker is needed: the next job, or a clock."""
+    automatic = config.launch.mode == "auto" and (multirun or config.launch.timeout is not None)
+    return config.launch.mode == "process" or automatic
 
 
 def _prepare(config: Config, path: Path, sweep: str | None, command: list[str]) -> RunDirectory:
@@ -91,16 +93,24 @@ def _prepare(config: Config, path: Path, sweep: str | None, command: list[str]) 
 
 
 def _refuse_other_config(run: RunDirectory, config: Config) -> None:
-    """Raise RunRefused if the directory belongs to another experiment, naming what differs."""
+    """Raise RunRefused if the directory belongs to another experiment, naming what differs.
+
+    An unfinished run may go on on another backend (`name=mine backend=mlx`): weights and optimizer state are the same
+    on all of them.
+    """
     if run.identity.get("config_hash") == config_hash(config):
         return
     then, now = _flat(run.identity["config"]), _flat(as_mapping(config))
-    differing = [
-        f"  {key}: {then.get(key, '(absent)')} there, {now.get(key, '(absent)')} here"
+    keys = [
+        key
         for key in sorted(then.keys() | now.keys())
         if then.get(key) != now.get(key) and key.partition(".")[0] not in IRRELEVANT
     ]
-    lines = differing or ["  (the same keys: it was made by a version of mhc_exp that hashes them differently)"]
+    if keys and all(key.startswith("backend.") for key in keys) and run.status()["state"] not in FINISHED:
+        return
+    lines = [f"  {key}: {then.get(key, '(absent)')} there, {now.get(key, '(absent)')} here" for key in keys] or [
+        "  (the same keys: it was made by a version of mhc_exp that hashes them differently)"
+    ]
     raise RunRefused(
         "\n".join(
             [

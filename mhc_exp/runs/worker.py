@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhc_exp.runs.threads import thread_count, thread_limit
+from mhc_exp.threads import thread_count, thread_limit
 
 if TYPE_CHECKING:
     from mhc_exp.config.schema import Config
@@ -109,6 +109,8 @@ def _train(run: RunDirectory) -> tuple[Outcome, Task]:
         run.checkpoints.clean()
         task = make_task(run.config)
         _same_data(run, task.identity())
+        for name, text in task.files().items():  # a trained tokenizer: a checkpoint is unreadable without it
+            (run.path / name).write_text(text, encoding="utf-8")
         trainer = make_trainer(run.config, task.vocab_size)
         _record_facts(run, task, trainer)
         record = JsonlSink()

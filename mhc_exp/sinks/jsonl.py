@@ -78,7 +78,9 @@ class JsonlSink:
             self._fd = None
 
     def _drain(self) -> None:
-        """Write what waits, oldest first, until the disk refuses."""
+        """Write what waits, oldest first, until the disk refuses. Nothing to do before `open`."""
+        if self._path is None:
+            return
         try:
             if self._fd is None:
                 self._fd = self._open()

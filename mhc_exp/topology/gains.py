@@ -31,7 +31,10 @@ class Diagnosis:
 
 
 def summarise(diagnosis: Diagnosis) -> dict[str, float]:
-    """The `gain/`, `streams/` and `mix/` columns of one row; a column whose input is not finite is left out."""
+    """The `gain/`, `streams/` and `mix/` columns of one row; those whose input is not finite are left out.
+
+    A value may still be infinite (a product that overflows, a column sum of zero): the loop names it in the row.
+    """
     columns: dict[str, float] = {}
     if np.isfinite(diagnosis.mix).all():
         columns |= matrix_gains(diagnosis.mix.astype(np.float64))
@@ -40,7 +43,7 @@ def summarise(diagnosis: Diagnosis) -> dict[str, float]:
     for name, weights in (("streams/effective", diagnosis.read), ("streams/effective_write", diagnosis.write)):
         if np.isfinite(weights).all():
             columns[name] = effective(weights)
-    return {name: value for name, value in columns.items() if np.isfinite(value)}
+    return columns
 
 
 def matrix_gains(mix: np.ndarray) -> dict[str, float]:
@@ -64,7 +67,10 @@ def matrix_gains(mix: np.ndarray) -> dict[str, float]:
     """
     streams = mix.shape[-1]
     rows, columns = mix.sum(axis=-1), mix.sum(axis=-2)
-    forward, backward, whole = composite_gains(mix)
+    with np.errstate(over="ignore", invalid="ignore"):
+        forward, backward, whole = composite_gains(mix)
+    if not np.isfinite(whole).all():
+        return {"gain/forward_amax_max": np.inf, "gain/backward_amax_max": np.inf}
     singular = np.linalg.svd(whole, compute_uv=False)
     condition = np.maximum(singular[:, -1] / np.maximum(singular[:, 0], 1e-300), SIGMA_FLOOR)
     from_uniform = np.linalg.norm(whole - 1 / streams, ord=2, axis=(-2, -1))

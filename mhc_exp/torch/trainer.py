@@ -19,12 +19,13 @@ from torch.nn import functional
 from mhc_exp.body.parameters import initial_parameters, is_connection
 from mhc_exp.config.schema import Config, Streams
 from mhc_exp.data.task import Batch
+from mhc_exp.threads import thread_count, usable_cpus
 from mhc_exp.topology.gains import Diagnosis
 from mhc_exp.topology.layout import mix_rows
 from mhc_exp.torch.model import Transformer
 from mhc_exp.torch.topology import Coefficients
 from mhc_exp.training.groups import groups
-from mhc_exp.training.sampling import generate
+from mhc_exp.training.sampling import generate, step_seed
 from mhc_exp.training.trainer import Evaluation, State, StepResult
 
 
@@ -59,10 +60,12 @@ class TorchTrainer:
         return f"cpu ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
 
     def _set_device_options(self) -> None:
-        if self.config.backend.threads is not None:
-            torch.set_num_threads(self.config.backend.threads)
+        # Torch reads OMP_NUM_THREADS once per process; this job may not be the first one in it.
+        threads = thread_count(self.config.backend.threads, self.config.model.width)
+        torch.set_num_threads(threads or usable_cpus())
         if self.accelerator.type == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cuda.matmul.allow_tf32 = self.config.backend.tf32
             torch.backends.cudnn.allow_tf32 = self.config.backend.tf32
 
@@ -90,7 +93,7 @@ class TorchTrainer:
         """Enqueue update number `step` (1-based) on `batch` with learning rate `lr`."""
         self.model.train()
         if self.config.model.dropout:
-            torch.manual_seed((self.config.seed << 32) + step)
+            torch.manual_seed(step_seed(self.config.seed, step))
         self._update(step, *self._accumulate(batch), lr)
 
     def _accumulate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -108,7 +108,7 @@ class _Session:
         self.batch_size = config.training.batch_size
         self.tokens_per_step = int(task.batch(0, self.batch_size).inputs.size)
         self.flops_per_token = training_flops_per_token(config, task.vocab_size)
-        self.peak_flops = peak_flops(trainer.device)
+        self.peak_flops = peak_flops(trainer.device, config.backend.dtype)
         self.total = total_steps(config, self.flops_per_token, self.tokens_per_step)
         self.held_out = evaluation.held_out(config, task)
         self.diagnosis_batch = evaluation.diagnosis_batch(self.held_out)

@@ -1,4 +1,4 @@
-"""Text written by the model: sampling with the project's own counter RNG, on any backend."""
+"""What backends draw at run time, from the project's counter RNG: sampled text, and the seeds of dropout."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from mhc_exp import rng
 
 TEMPERATURE = 0.8
 """Below one: short runs write more readable text."""
+
+
+def step_seed(seed: int, step: int) -> int:
+    """32-bit seed of the dropout of update `step`: a pure function, so a resumed run drops the same units."""
+    return int(rng.words(seed, rng.stream_of("dropout"), step, 1)[0])
 
 
 def generate(

@@ -95,7 +95,7 @@ RULES = [
     ("dataset=text dataset.path=nowhere", "dataset.path", "'nowhere' does not exist"),
     ("dataset=tokens dataset.train=a*.bin dataset.validation=b.bin", "dataset.train", "no file matches 'a*.bin'"),
     ("dataset=hub dataset.id=owner/data", "dataset.revision", "read at a commit"),
-    ("dataset=hub dataset.id=owner/data dataset.revision=main", "dataset.revision", "branches move; got main"),
+    ("dataset=hub dataset.id=owner/data dataset.revision=main", "dataset.revision", "branches move; got 'main'"),
     ("dataset=hub dataset.id=my.jsonl", "dataset.id", "'my.jsonl' does not exist"),
     ("dataset=pointer_chasing dataset.nodes=1000", "model.seq_len", "type model.seq_len="),
     ("backend.dtype=float16", "backend.dtype", "float32, bfloat16"),

@@ -31,3 +31,26 @@ def test_coefficients_stay_in_float32_under_bfloat16(backend):
     trainer = cases.with_weights(cases.TRAINERS[backend](config), cases.perturbed(config))
     diagnosis = trainer.diagnose(cases.batch())
     assert np.abs(diagnosis.mix.sum(axis=-1) - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("wiring", ["baseline", "hc", "mhc"])
+def test_matrix_products_run_in_bfloat16_and_streams_in_float32_on_mlx(wiring, monkeypatch):
+    """As autocast does in PyTorch, whatever the wiring: otherwise a comparison of wirings compares precisions."""
+    import mlx.core as mx
+
+    from mhc_exp.mlx import model
+
+    seen = []
+    monkeypatch.setattr(model.nn.Linear, "__call__", spied(model.nn.Linear.__call__, seen))
+    trainer = cases.mlx_trainer(cases.tiny([*cases.WIRINGS[wiring], "backend.dtype=bfloat16"]))
+    hidden = trainer.model.topology(mx.zeros((1, 6, 8)), trainer.model.sublayers())
+    assert hidden.dtype == mx.float32
+    assert set(seen) == {(mx.bfloat16, mx.bfloat16)}
+
+
+def spied(call, seen):
+    def spy(self, x):
+        seen.append((x.dtype, self.weight.dtype))
+        return call(self, x)
+
+    return spy

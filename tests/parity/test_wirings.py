@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from mhc_exp.body import reference
+from mhc_exp.config.schema import Streams
+from mhc_exp.topology import reference as topology
 
 CASES = cases.WIRINGS | {f"mhc, {name}": ["variant=mhc", *options] for name, options in cases.BODIES.items()}
 
@@ -65,9 +67,6 @@ def test_gradient_in_single_precision_equals_double(problem, backend):
 
 @pytest.mark.parametrize("backend", cases.TRAINERS)
 def test_diagnosed_coefficients_equal_the_numpy_reference(problem, backend):
-    from mhc_exp.config.schema import Streams
-    from mhc_exp.topology import reference as topology
-
     config, values, batch = problem
     trainer = cases.with_weights(cases.TRAINERS[backend](config), values)
     diagnosis = trainer.diagnose(batch)
@@ -90,3 +89,16 @@ def test_diagnosed_coefficients_equal_the_numpy_reference(problem, backend):
     ]
     for found, expected in pairs:
         np.testing.assert_allclose(*np.broadcast_arrays(found, expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", cases.TRAINERS)
+def test_sinkhorn_survives_logits_that_underflow(backend):
+    """exp(-110) is zero in float32, and so is a whole column of it: only logarithms know what it was."""
+    config = cases.tiny(["variant=mhc", "variant.coefficients=static"])
+    values = cases.perturbed(config)
+    bias = np.zeros(24, np.float32)
+    bias[8] = 110.0
+    values["topology.connections.0.bias"] = bias
+    diagnosis = cases.with_weights(cases.TRAINERS[backend](config), values).diagnose(cases.batch())
+    expected = topology.chart(bias[None, 8:].astype(np.float64), 4, config.variant.mix)
+    np.testing.assert_allclose(diagnosis.mix[0], expected, atol=1e-5)

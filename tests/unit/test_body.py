@@ -106,6 +106,19 @@ def test_connections_cost_flops_and_the_identity_costs_less():
     assert per_token["mhc"] == 24 * (2 * 256 * 24 + 3 * 256 + 20 * 4 * 16 + (8 + 32 + 8) * 64)
 
 
+def test_utilisation_is_reported_only_where_the_peak_is_known():
+    assert flops.peak_flops("NVIDIA H100 80GB HBM3", "bfloat16") == 989e12
+    assert flops.peak_flops("NVIDIA H100 PCIe", "bfloat16") == 756e12
+    assert flops.peak_flops("NVIDIA L40S", "bfloat16") == 362e12
+    assert flops.peak_flops("NVIDIA L4", "bfloat16") == 121e12
+    for device, dtype in (
+        ("NVIDIA L40", "bfloat16"),
+        ("NVIDIA H100 80GB HBM3", "float32"),
+        ("cpu (1 threads)", "bfloat16"),
+    ):
+        assert flops.peak_flops(device, dtype) is None
+
+
 @pytest.mark.parametrize("variant", ["baseline", "hc", "mhc", "deepseek_v4", "demo_hc"])
 def test_no_position_sees_the_future(variant):
     config = compose([f"variant={variant}", "depth=2", "model.width=8", "model.heads=2", "model.seq_len=6"])

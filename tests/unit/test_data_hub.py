@@ -82,7 +82,7 @@ def test_unusable_files_are_refused_with_a_reason(tmp_path, content, changes, me
 
 
 def test_a_missing_local_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"dataset\.id: .*nothing\.jsonl is not a file"):
+    with pytest.raises(ConfigError, match=r"dataset\.id: .*nothing\.jsonl' does not exist"):
         make_task(config_of(local(tmp_path / "nothing.jsonl")))
 
 

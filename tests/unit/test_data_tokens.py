@@ -137,7 +137,7 @@ def test_a_bad_token_that_the_first_check_did_not_sample_never_reaches_the_model
     with open(path, "r+b") as file:  # the file changes under the mapping
         file.seek(1024 + 2 * 100)
         file.write(np.array([60000], "<u2").tobytes())
-    with pytest.raises(ConfigError, match="token 60000"):
+    with pytest.raises(ValueError, match="token 60000"):
         task.batch(0, 10)  # all ten windows
 
 

@@ -199,7 +199,7 @@ def test_a_wiring_without_streams_has_no_gain_columns(config: Config) -> None:
 
 
 def test_throughput_and_utilisation_are_of_updates_alone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mhc_exp.training.loop.peak_flops", lambda device: 1e12)
+    monkeypatch.setattr("mhc_exp.training.loop.peak_flops", lambda device, dtype: 1e12)
     clock = iter(range(10**6))
     monkeypatch.setattr("mhc_exp.training.loop.time.monotonic", lambda: float(next(clock)))
     lab = Laboratory(config)

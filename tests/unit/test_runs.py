@@ -26,7 +26,7 @@ from mhc_exp.runs.directory import RunDirectory, RunRefused
 from mhc_exp.runs.disk import Disk
 from mhc_exp.runs.redaction import redact, redact_command
 from mhc_exp.runs.tee import teed
-from mhc_exp.runs.threads import thread_limit
+from mhc_exp.threads import thread_limit
 
 SECRET = "c0ffee" * 6 + "cafe"
 
