@@ -66,7 +66,7 @@ def _stacked(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> pd.DataFra
     import pandas as pd
 
     measured = [table for table in tables if len(table)]
-    rows = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns_of([]))
+    rows: Any = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns_of([]))
     extra = sorted(set(rows.columns) - set(COLUMNS))
     labels = [name for name, table in zip(names, tables, strict=True) for _ in range(len(table))]
     rows = rows[[*COLUMNS, *extra]]

@@ -50,7 +50,8 @@ def read(source: Source | Sequence[Source]) -> Iterator[Recorded]:
     """
     found: dict[Path, None] = {}
     projects: list[str] = []
-    for one in map(os.fspath, [source] if isinstance(source, str | os.PathLike) else source):
+    for one in [source] if isinstance(source, str | os.PathLike) else source:
+        one = os.fspath(one)
         if one.startswith(REMOTE):
             projects.append(one)
         else:
@@ -75,10 +76,10 @@ def _places(source: str) -> list[Path]:
     if path.exists():
         return [path]
     if not any(sign in source for sign in "*?["):
-        raise NothingThere(f"no such file or directory: {source}; type mhc-exp ls to see the runs")
+        raise NothingThere(f"no such file or directory: {source}; type mhc-exp ls DIRECTORY to see the runs in one")
     found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
     if not found:
-        raise NothingThere(f"nothing matches {source!r}; type mhc-exp ls to see the runs")
+        raise NothingThere(f"nothing matches {source!r}; type mhc-exp ls DIRECTORY to see the runs in one")
     return found
 
 
@@ -238,7 +239,7 @@ def _of_project(source: str) -> Iterator[Recorded]:
             rows = list(run.scan_history(use_cache=False))
             state = STATES.get(run.state, run.state)
             config, summary = dict(run.config), dict(run.summary)
-            yield _of_wandb(run.name, run.group, config, summary, rows, state, run.url)
+            yield _of_wandb(str(run.name), run.group, config, summary, rows, state, run.url)
     except (CommError, Error, ValueError) as error:
         raise NothingThere(f"{source} cannot be read: {str(error) or type(error).__name__}") from error
 
