@@ -123,6 +123,7 @@ def paired(
     `mean`, `se`, `low` and `high` (95 %), `agree` of `seeds`, `verdict`, `seeds_needed`; how many runs of the variant
     and of the reference `diverged` or are `unfinished`; `parameters_percent` and `flops_percent`, what the variant has
     more than the reference; `differs`, configuration keys beside variant.* in which the pairs differ; `notes`.
+    Runs whose run.json is damaged belong to no variant; `attrs["unknown"]` counts them.
     Raises ValueError where a seed occurs twice: filter the runs, add a column to `by`, or see at_best_learning_rate.
     """
     import pandas as pd
@@ -134,7 +135,10 @@ def paired(
         for variant, here in group.groupby("variant", sort=True):
             if variant != reference:
                 lines.append({**dict(zip(by, key, strict=True)), "variant": variant, **_compared(here, there, value)})
-    return pd.DataFrame(lines, columns=[*by, "variant", *_PAIRED])
+    compared = pd.DataFrame(lines, columns=[*by, "variant", *_PAIRED])
+    every: Table = runs
+    compared.attrs["unknown"] = int((every["variant"].isna() | every["seed"].isna()).sum())
+    return compared
 
 
 _PAIRED = (
@@ -224,6 +228,7 @@ def _valued(runs: Table, value: str) -> Table:
 def _unique(runs: Table, by: Sequence[str]) -> Table:
     """One run per group, variant and seed. The same experiment twice counts once; two experiments are an error."""
     keys = [*by, "variant", "seed"]
+    runs = runs[runs["variant"].notna() & runs["seed"].notna()]
     runs = runs.sort_values("_value", na_position="last", kind="stable")
     if "config_hash" in runs:
         known = runs["config_hash"].notna()

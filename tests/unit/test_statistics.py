@@ -150,6 +150,13 @@ def test_a_missing_reference_is_said_and_two_experiments_are_never_mixed() -> No
     assert len(paired(table({"score": 1.0, "variant": "baseline"}))) == 0
 
 
+def test_runs_without_a_readable_configuration_are_counted_and_harm_nothing() -> None:
+    lost = {"variant": None, "depth": None, "seed": None, "score": None, "status": "unknown"}
+    runs = pd.concat([two([1.0], [2.0]), table(lost, lost)], ignore_index=True).astype({"seed": "float64"})
+    compared = paired(runs)
+    assert (len(compared), compared.attrs["unknown"]) == (1, 2)
+
+
 # --- learning rates --------------------------------------------------------------------------------------------------
 
 
