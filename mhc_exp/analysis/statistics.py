@@ -137,7 +137,7 @@ def paired(
                 lines.append({**dict(zip(by, key, strict=True)), "variant": variant, **_compared(here, there, value)})
     compared = pd.DataFrame(lines, columns=[*by, "variant", *_PAIRED])
     every: Table = runs
-    compared.attrs["unknown"] = int((every["variant"].isna() | every["seed"].isna()).sum())
+    compared.attrs["unknown"] = int(every[["variant", "seed"]].isna().any(axis=1).sum())
     return compared
 
 
