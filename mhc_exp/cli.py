@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from mhc_exp.runs.launch import Result
 
 DONE, FAILED, REFUSED, DIVERGED = 0, 1, 2, 3
+LOOKING = ("ls", "show", "compare")
+"""First words that look at runs instead of training one."""
 INTERRUPTED = (130, 143)
 """Exit codes: 128 + the signal (SIGINT, SIGTERM)."""
 
 
 def main() -> int:
-    """`mhc-exp [train] OVERRIDES`: the same as `python -m mhc_exp OVERRIDES`, with tab completion."""
+    """`mhc-exp [train] OVERRIDES`: the same as `python -m mhc_exp OVERRIDES`, with tab completion; or `mhc-exp ls`, ...
+
+    The first word decides; an override is never one of `LOOKING`, because it has a `=` in it.
+    """
+    if sys.argv[1:2] and sys.argv[1] in LOOKING:
+        from mhc_exp.analysis import terminal
+
+        return guarded(lambda: terminal.main(sys.argv[1:]))
     from mhc_exp.__main__ import main as train
 
     if sys.argv[1:2] == ["train"]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +25,9 @@ COLUMNS = (
     *("perf/tokens_per_second", "perf/step_seconds", "perf/peak_memory_bytes", "perf/mfu"),
 )
 """Columns that every table has, in this order, NaN where a run does not measure them."""
+
+
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 
 
 class Records(NamedTuple):
@@ -54,8 +60,13 @@ def read_records(run_dir: str | Path) -> Records:
     tail = lines.pop()
     parsed = [_row(line) for line in lines]
     last = _row(tail) if tail else None
-    rows = {row["step"]: row for row in (*parsed, last) if row is not None}
-    return Records([rows[step] for step in sorted(rows)], parsed.count(None), bool(tail) and last is None)
+    return Records(by_step((*parsed, last)), parsed.count(None), bool(tail) and last is None)
+
+
+def by_step(rows: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """`rows` in order of their steps, the last one of each step; what is no row is left out."""
+    kept = {row["step"]: row for row in rows if row is not None}
+    return [kept[step] for step in sorted(kept)]
 
 
 def read_rows(run_dir: str | Path) -> pd.DataFrame:
@@ -66,12 +77,25 @@ def read_rows(run_dir: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     records = read_records(run_dir)
-    table = pd.DataFrame({column: [_number(row.get(column)) for row in records.rows] for column in COLUMNS})
-    table = table.astype("float64").astype({"step": "int64"})
-    for column in sorted({name for row in records.rows for name in row} - set(COLUMNS)):
-        table[column] = [row.get(column) for row in records.rows]
+    table = pd.DataFrame(columns_of(records.rows))
     table.attrs.update(broken_lines=records.broken, torn_tail=records.torn)
     return table
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`COLUMNS` as arrays of numbers, then every other name logged: numbers if all of it is, else as it was."""
+    table: dict[str, Any] = {column: _numbers([row.get(column) for row in rows]) for column in COLUMNS}
+    table["step"] = np.array([row["step"] for row in rows], np.int64)
+    for column in sorted({name for row in rows for name in row} - set(COLUMNS)):
+        values = [row.get(column) for row in rows]
+        table[column] = np.array(values, object) if str in set(map(type, values)) else _numbers(values)
+    return table
+
+
+def _numbers(values: list[Any]) -> np.ndarray:
+    if set(map(type, values)) <= {int, float, type(None)}:
+        return np.array(values, np.float64)  # numpy reads None as NaN
+    return np.array([_number(value) for value in values], np.float64)
 
 
 def _number(value: Any) -> float:
@@ -82,9 +106,14 @@ def _number(value: Any) -> float:
 def _row(line: bytes) -> dict[str, Any] | None:
     """The row in `line`; None if it is none. Bare NaN and Infinity, which strict JSON lacks, count as not measured."""
     try:
-        row = json.loads(line, parse_constant=lambda _: None)
+        row = _DECODER.decode(line.decode())
     except ValueError:
         return None
+    return checked(row)
+
+
+def checked(row: Any) -> dict[str, Any] | None:
+    """`row` without empty cells if it has a step, else None."""
     step = row.get("step") if isinstance(row, dict) else None
     if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
         return None

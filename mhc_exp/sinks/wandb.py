@@ -122,6 +122,7 @@ class WandbSink:
             self._where = _directions(tracked, run)
             while (row := self._rows.get()) is not None:
                 tracked.log(row)  # never step=: after a resume wandb would drop every row up to the last step it saw
+            tracked.summary["status"] = self._state  # W&B's own word for diverged is "failed"
             tracked.finish(exit_code=EXIT_CODES.get(self._state, 1))
             wandb.teardown()  # here, under a deadline, and not in wandb's exit hook, which has none
         except BaseException:
@@ -168,7 +169,11 @@ def _init(wandb: Any, run: RunDirectory, mode: str) -> Any:
         disable_code=True,
         disable_git=True,  # run.json has the commit; a remote's address may carry a password
     )
-    known = ("config_hash", "git", "versions", "device", "initial_weights", "hostname")
+    known = (
+        *("config_hash", "git", "versions", "device", "initial_weights", "hostname", "created", "sweep", "vocab_size"),
+        *("body_parameters", "connection_parameters", "flops_per_token", "tokens_per_step", "total_steps"),
+        *("floor", "chance"),
+    )
     return wandb.init(
         project=config.tracking.project,
         entity=config.tracking.entity,

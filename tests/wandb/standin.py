@@ -1,4 +1,7 @@
-"""A local stand-in for the W&B server: accepts what wandb 0.31 sends and remembers it. Standard library only."""
+"""A local stand-in for the W&B server: remembers what wandb 0.31 sends and gives it back to wandb.Api.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ class Standin:
         self.buckets: list[dict[str, Any]] = []
         """Variables of every UpsertBucket, in order."""
         self.history: list[dict[str, Any]] = []
+        self.runs: dict[str, dict[str, Any]] = {}
+        """Run id -> what the read side answers: config, displayName, group, history, summary, exit code."""
         self.exit_code: int | None = None
         self.received = b""
         """Every byte of every body."""
@@ -36,6 +41,8 @@ class Standin:
         if "upsertBucket" in query:
             self.buckets.append(variables)
             name = variables.get("name") or "x"
+            known = self.runs.setdefault(name, {"history": [], "summary": {}, "exit_code": None})
+            known |= {key: value for key, value in variables.items() if value is not None}
             project = {"id": "p", "name": variables.get("project") or "p", "entity": {"id": "e", "name": "local"}}
             bucket = {"id": "r", "name": name, "displayName": name, "description": None, "config": "{}"}
             bucket |= {"sweepName": None, "historyLineCount": 0, "project": project}
@@ -48,16 +55,55 @@ class Standin:
         if "createRunFiles" in query:
             files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables.get("files", [])]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+        if re.search(r"\bruns\(", query):
+            edges = [{"node": self._node(name), "cursor": name} for name in self.runs]
+            page = {"endCursor": None, "hasNextPage": False}
+            runs = {"totalCount": len(edges), "edges": edges, "pageInfo": page}
+            return {"project": {"internalId": "1", "runCount": len(edges), "readOnly": False, "runs": runs}}
+        if re.search(r"\bparquetHistory\(", query):
+            return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": []}}}}
+        if re.search(r"\bhistory\(", query):
+            rows = self.runs[variables.get("run") or variables.get("name") or ""]["history"]
+            first, end = int(variables.get("minStep") or 0), int(variables.get("maxStep") or 1 << 62)
+            page = [json.dumps(row) for row in rows if first <= row["_step"] < end]
+            return {"project": {"run": {"history": page}}}
+        if re.search(r"\brun\(", query):
+            name = variables.get("name") or variables.get("run") or variables.get("runName") or ""
+            return {"project": {"internalId": "1", "run": self._node(name) if name in self.runs else None}}
         if re.search(r"\b(model|bucket)\(", query):
             return {"model": None}
         return {}
 
-    def stream(self, body: dict[str, Any]) -> None:
-        """One request of the file stream: rows, and at the end the exit code."""
-        rows = (body.get("files") or {}).get("wandb-history.jsonl", {}).get("content", [])
-        self.history += [json.loads(row) for row in rows]
+    def _node(self, name: str) -> dict[str, Any]:
+        """The run `name` as wandb.Api asks for it."""
+        run = self.runs[name]
+        rows, code = run["history"], run["exit_code"]
+        columns = {key for row in rows for key in row}
+        counts = {key: {"typeCounts": [{"type": "number", "count": len(rows)}]} for key in columns}
+        state = "running" if code is None else "finished" if code == 0 else "failed"
+        return {
+            **{"id": name, "name": name, "displayName": run.get("displayName") or name, "state": state},
+            **{"config": run.get("config") or "{}", "group": run.get("groupName"), "jobType": run.get("jobType")},
+            **{"tags": run.get("tags") or [], "sweepName": None, "commit": None, "readOnly": False},
+            **{"createdAt": "2026-11-22T00:00:00", "heartbeatAt": "2026-11-22T00:00:10", "description": ""},
+            **{"notes": "", "systemMetrics": "{}", "summaryMetrics": json.dumps(run["summary"])},
+            **{"historyLineCount": len(rows), "projectId": 1, "user": {"name": "local", "username": "local"}},
+            "historyKeys": {"lastStep": max((row["_step"] for row in rows), default=-1), "keys": counts},
+            **{"internalId": "1", "entity": {"name": "local"}},
+            "project": {"internalId": "1", "id": "p", "name": run.get("project") or "p", "entityName": "local"},
+        }
+
+    def stream(self, path: str, body: dict[str, Any]) -> None:
+        """One request of the file stream /files/ENTITY/PROJECT/RUN/file_stream: rows, and at the end the exit code."""
+        run = self.runs.setdefault(path.split("/")[-2], {"history": [], "summary": {}, "exit_code": None})
+        files = body.get("files") or {}
+        rows = [json.loads(row) for row in files.get("wandb-history.jsonl", {}).get("content", [])]
+        self.history += rows
+        run["history"] += rows
+        for summary in files.get("wandb-summary.json", {}).get("content", []):
+            run["summary"] = json.loads(summary)
         if body.get("complete"):
-            self.exit_code = body.get("exitcode")
+            self.exit_code = run["exit_code"] = body.get("exitcode")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -88,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             request = json.loads(body)
             self._answer({"data": self.standin.graphql(request.get("query", ""), request.get("variables") or {})})
         elif "file_stream" in self.path:
-            self.standin.stream(json.loads(body))
+            self.standin.stream(self.path, json.loads(body))
             self._answer({"exitcode": None, "limits": {}})
         else:
             self._answer({})
