@@ -266,7 +266,7 @@ def test_a_wheel_carries_its_configuration_and_sweeps(tmp_path: Path) -> None:
     shown = shell(*(sys.executable, "-m", "mhc_exp", "variant=mhc", "--cfg", "job"), cwd=empty, PYTHONPATH=str(site))
     assert "  name: mhc\n" in shown.stdout
     helped = shell(sys.executable, "-m", "mhc_exp", "--help", cwd=empty, PYTHONPATH=str(site))
-    assert "sweep: backend_parity, depth" in helped.stdout
+    assert "sweep: backend_parity, chart, depth" in helped.stdout
     assert list(empty.iterdir()) == []
 
 
