@@ -79,15 +79,17 @@ def _attempt(config: Config, sweep: str | None, command: list[str], multirun: bo
     status = run.status()
     if status["state"] in FINISHED:
         return _known(run, status)
+    heard: list[int] | None = None
     if _in_child(config, multirun):
         from mhc_exp.runs.child import train_in_child
 
-        exit_code = train_in_child(run, timeout=config.launch.timeout)
+        heard = []
+        exit_code = train_in_child(run, timeout=config.launch.timeout, heard=heard)
     else:
         from mhc_exp.runs.worker import work
 
         exit_code = work(run)
-    result = _result(run, exit_code, multirun)
+    result = _result(run, exit_code, multirun, alone=heard == [])
     if missing and exit_code == REFUSED:
         _forget(run, missing)
     return result
@@ -192,13 +194,16 @@ def _known(run: RunDirectory, status: dict[str, Any]) -> Result:
     return Result(state, status.get("score"), run.path, DIVERGED if diverged else 0, message)
 
 
-def _result(run: RunDirectory, exit_code: int, multirun: bool) -> Result:
+def _result(run: RunDirectory, exit_code: int, multirun: bool, *, alone: bool) -> Result:
+    """What became of the run. `alone`: whatever stopped it was meant for its process and not for this one."""
     status = run.status()
     state = str({1: "failed", REFUSED: "refused"}.get(exit_code, status["state"]))
     # The worker has said why it refused.
     reason = f" ({status['reason']})" if status.get("reason") and exit_code != REFUSED else ""
     message = f"{run.name}: {state}{reason}{_score(status)}; {run.path}"
-    if multirun and exit_code == 0 and status.get("signal"):
+    if multirun and alone and exit_code > 128:
+        exit_code = 1  # it ran out of time, or somebody stopped this one job: the sweep goes on
+    elif multirun and not alone and exit_code == 0 and status.get("signal"):
         exit_code = 128 + status["signal"]  # this job was complete, but the person asked the sweep to stop
     return Result(state, status.get("score"), run.path, exit_code, message)
 

@@ -27,6 +27,10 @@ from mhc_exp.training.trainer import Evaluation, State, StepResult  # noqa: E402
 def fault(kind: str) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif kind == "slow":
+        signal.pause()  # until somebody asks it to stop
     elif kind == "segfault":
         ctypes.string_at(0)
     elif kind == "exit":

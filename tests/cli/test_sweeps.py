@@ -29,6 +29,8 @@ FAULTS = {
     "kill": "killed by signal 9 (SIGKILL)",
     "segfault": "killed by signal 11 (SIGSEGV)",
     "memory limit": "Unable to allocate",
+    "slow": "stopped, after launch.timeout=8 s",
+    "term": None,
     "hang": "killed by signal 9 (SIGKILL), after launch.timeout=8 s",
     "": None,
 }
@@ -71,8 +73,8 @@ def test_whatever_ends_a_job_the_others_finish_and_the_same_command_finishes_it(
     first = sweep(tmp_path, *many, "launch.timeout=8", FAULTS=",".join(FAULTS), FAULT_STEP="17")
     assert first.returncode == 1, first.stderr
     states = [line[1] for line in table(first.stdout)]
-    assert states == ["failed"] * 7 + ["done"]
-    assert "7 of 8 are not done" in first.stdout
+    assert states == ["failed"] * 6 + ["interrupted"] * 2 + ["failed", "done"]
+    assert "9 of 10 are not done" in first.stdout
     for run, reason in zip(runs(tmp_path), FAULTS.values(), strict=True):
         assert (reason or "None") in str(run.status()["reason"]), run.path
     healthy = runs(tmp_path)[-1]
@@ -80,10 +82,10 @@ def test_whatever_ends_a_job_the_others_finish_and_the_same_command_finishes_it(
 
     again = sweep(tmp_path, *many)
     assert again.returncode == 0, again.stderr
-    assert [line[1] for line in table(again.stdout)] == ["done"] * 8
+    assert [line[1] for line in table(again.stdout)] == ["done"] * 10
     assert "not done" not in again.stdout
     assert stamps(healthy) == before
-    assert [run.status().get("attempt") for run in runs(tmp_path)] == [2] * 7 + [1]
+    assert [run.status().get("attempt") for run in runs(tmp_path)] == [2] * 9 + [1]
     resumed = runs(tmp_path)[0]
     assert "resumes after step 10" in resumed.log_path.read_text()
 
