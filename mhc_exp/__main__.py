@@ -13,6 +13,7 @@ from mhc_exp import cli
 from mhc_exp.config.build import ConfigError, Problem
 from mhc_exp.config.checks import accept
 from mhc_exp.config.compose import register_sweeps, version_base
+from mhc_exp.config.plan import UNNAMED, plan
 from mhc_exp.paths import find
 
 
@@ -20,15 +21,16 @@ def main() -> int:
     """Do what the command line says; returns the exit code."""
     try:
         request = cli.read(sys.argv[1:])
+        planned = plan(request.overrides, request.config_dirs) if request.multirun else None
     except ConfigError as error:
         return cli.refuse(error)
     register_sweeps()
     command, sys.argv[1:] = cli.as_typed(sys.argv), request.arguments
-    jobs = cli.Jobs(request)
+    jobs = cli.Jobs(request, command[: -len(request.arguments) or None], planned)
 
     def job(composed: DictConfig) -> float | None:
         chosen = HydraConfig.get()
-        sweep = (chosen.runtime.choices.get("sweep") or "multirun") if request.multirun else None
+        sweep = (chosen.runtime.choices.get("sweep") or UNNAMED) if request.multirun else None
         words: list[str] = OmegaConf.to_container(chosen.overrides.task)  # type: ignore[assignment]
         return jobs.run(words, lambda: run(composed, sweep, command))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from mhc_exp.config.spelling import nearest
 from mhc_exp.config.vocabulary import OVERLAYS, keys
 
 if TYPE_CHECKING:
+    from mhc_exp.config.plan import Planned
     from mhc_exp.runs.launch import Result
 
 DONE, FAILED, REFUSED, DIVERGED = 0, 1, 2, 3
@@ -24,6 +26,8 @@ LOOKING = ("ls", "show", "compare")
 """First words that look at runs instead of training one."""
 INTERRUPTED = (130, 143)
 """Exit codes: 128 + the signal (SIGINT, SIGTERM)."""
+_OF_MANY = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
+"""Settings that say how many jobs are run, not what a job is."""
 
 
 def main() -> int:
@@ -72,6 +76,8 @@ class Request:
     flags: list[str]
     """Everything else, for Hydra."""
     multirun: bool
+    config_dirs: list[Path] = field(default_factory=list)
+    """Where options are looked for beside conf/."""
 
     @property
     def elsewhere(self) -> bool:
@@ -82,6 +88,11 @@ class Request:
     def arguments(self) -> list[str]:
         """In the order that Hydra 1.3 understands too: it refuses overrides after a flag that takes a value."""
         return [*self.overrides, *self.flags]
+
+    def one_job(self, words: Sequence[str]) -> list[str]:
+        """The arguments that make the job of `words` alone, in the directory that it has in this multirun."""
+        ours = [word for word in self.overrides if word.startswith("hydra") and not word.startswith(_OF_MANY)]
+        return [*self.flags, *words, *ours]
 
 
 def read(arguments: Sequence[str]) -> Request:
@@ -96,7 +107,9 @@ def read(arguments: Sequence[str]) -> Request:
     flags = list(arguments)
     for override in parsed.overrides:
         flags.remove(override)
-    request = Request(parsed.overrides, [flag for flag in flags if flag != "--"], parsed.multirun)
+    config_dirs = [Path(parsed.config_dir)] if parsed.config_dir else []
+    multirun = parsed.multirun and not (parsed.help or parsed.hydra_help or parsed.shell_completion)
+    request = Request(parsed.overrides, [flag for flag in flags if flag != "--"], multirun, config_dirs)
     if parsed.shell_completion or parsed.hydra_help:
         return request
     problems = [_unknown_flag(flag) for flag in unknown]
@@ -113,7 +126,6 @@ def read(arguments: Sequence[str]) -> Request:
     modes = {"--run": parsed.run, "--multirun": parsed.multirun, "--cfg": parsed.cfg, "--info": parsed.info}
     if len(given := [flag for flag, value in modes.items() if value]) > 1:
         problems.append(Problem(" and ".join(given), "only one of them at a time"))
-    config_dirs = [Path(parsed.config_dir)] if parsed.config_dir else []
     problems += [
         Problem("--config-dir", f"no directory {str(path)!r}; it holds folders such as variant/ and experiment/")
         for path in config_dirs
@@ -162,6 +174,10 @@ class Jobs:
     """The jobs of one command line, in order."""
 
     request: Request
+    program: list[str] = field(default_factory=lambda: ["mhc-exp"])
+    """What a person types before the arguments."""
+    planned: list[Planned] | None = None
+    """All jobs of a multirun, where that can be known beforehand."""
     finished: list[Job] = field(default_factory=list)
     process: int = field(default_factory=os.getpid)
 
@@ -172,7 +188,8 @@ class Jobs:
         end is raised, because nobody would read the notes there.
         """
         if self.request.multirun:
-            print(f"--- job {len(self.finished) + 1}: {' '.join(words) or 'as configured'}", flush=True)
+            of = f" of {len(self.planned)}" if self.planned else ""
+            print(f"--- job {len(self.finished) + 1}{of}: {' '.join(words) or 'as configured'}", flush=True)
         job = self._ended(words, work)
         self.finished.append(job)
         if job.exit_code in INTERRUPTED:
@@ -202,28 +219,44 @@ class Jobs:
 
         `of_hydra` is the code Hydra itself ended with; without any job it says whether something could be composed.
         """
-        if self.request.multirun and self.finished:
-            print(self.table())
-        codes = {job.exit_code for job in self.finished} - {DONE}
-        if not self.finished and of_hydra == FAILED and not self.request.elsewhere:
+        jobs = self.known()
+        if self.request.multirun and jobs:
+            print(self.table(jobs))
+        codes = {job.exit_code for job in jobs} - {DONE}
+        if not jobs and of_hydra == FAILED and not self.request.elsewhere:
             return REFUSED
         if not codes:
             return of_hydra
         signals = codes & {*INTERRUPTED}
-        if signals:
-            return max(signals)
-        everywhere = all(job.exit_code for job in self.finished)
+        if signals or of_hydra in INTERRUPTED:
+            return max(signals | ({of_hydra} & {*INTERRUPTED}))
+        everywhere = all(job.exit_code for job in jobs)
         return codes.pop() if len(codes) == 1 and (everywhere or codes != {REFUSED}) else FAILED
 
-    def table(self) -> str:
-        """One line per job: number, state, score, the overrides that tell it from the others, directory."""
-        lines = [("job", "state", "score", "overrides", "directory")]
-        common = set.intersection(*(set(job.words) for job in self.finished)) if len(self.finished) > 1 else set()
-        for number, job in enumerate(self.finished, start=1):
+    def known(self) -> list[Job]:
+        """Every job: those that ended here, and what the directories say about those that did not."""
+        if not self.request.multirun or self.planned is None:
+            return self.finished
+        from mhc_exp.runs.launch import standing
+
+        others = []
+        for job in self.planned[len(self.finished) :]:
+            found = standing(job.config, job.sweep)
+            others.append(Job(job.words, found.state, found.exit_code, found.score, found.path))
+        return [*self.finished, *others]
+
+    def table(self, jobs: list[Job]) -> str:
+        """One line per job: number, state, score, directory, the command that runs it alone (or resumes it)."""
+        lines = [("job", "state", "score", "directory", "command to rerun")]
+        for number, job in enumerate(jobs, start=1):
             score = "" if job.score is None else f"{job.score:.4f}"
-            own = " ".join(word for word in job.words if word not in common)
+            state = "done" if job.state == "skipped" else job.state
             directory = os.path.relpath(job.path) if job.path else ""
-            lines.append((str(number), job.state, score, own, directory))
+            command = shlex.join([*self.program, *self.request.one_job(job.words)])
+            lines.append((str(number), state, score, directory, command))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-        return "\n".join("  ".join(line).rstrip() for line in padded)
+        table = ["  ".join(line).rstrip() for line in padded]
+        missing = sum(job.exit_code != DONE for job in jobs)
+        again = f"{missing} of {len(jobs)} are not done; the same command again takes up those that can go on"
+        return "\n".join([*table, again] if missing else table)

@@ -49,14 +49,53 @@ def compose_mapping(
     from omegaconf import OmegaConf, open_dict
 
     register_sweeps()
-    quoted = ",".join(f"'file://{path}'" for path in config_dirs)
-    beside = [f"hydra.searchpath=[{quoted}]"] if config_dirs else []
     with initialize_config_dir(str(find("conf")), **version_base()):
-        composed = hydra_compose("config", [*beside, *overrides], return_hydra_config=True)
+        composed = hydra_compose("config", [*_beside(config_dirs), *overrides], return_hydra_config=True)
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     with open_dict(composed):
         del composed["hydra"]
     return OmegaConf.to_container(composed, resolve=True), choices  # type: ignore[return-value]
+
+
+def compose_jobs(
+    overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> list[tuple[list[str], dict[str, Any], str | None]] | None:
+    """Overrides, mapping and sweep file of every job of `-m OVERRIDES`, as Hydra's own sweeper will make them.
+
+    None if one of them cannot be composed; Hydra says why, before it starts the first.
+    """
+    from hydra import initialize_config_dir
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    register_sweeps()
+    jobs = []
+    try:
+        with initialize_config_dir(str(find("conf")), **version_base()):
+            loader = GlobalHydra.instance().config_loader()
+            master = loader.load_configuration("config", [*_beside(config_dirs), *overrides], RunMode.MULTIRUN)
+            swept = [f"{key}={values}" for key, values in (master.hydra.sweeper.get("params") or {}).items()]
+            parsed = OverridesParser.create(loader).parse_overrides([*swept, *master.hydra.overrides.task])
+            for words in BasicSweeper.split_arguments(parsed, None)[0]:
+                composed = loader.load_sweep_config(master, words)
+                sweep = composed.hydra.runtime.choices.get("sweep")
+                with open_dict(composed):
+                    del composed["hydra"]
+                jobs.append((words, OmegaConf.to_container(composed, resolve=True), sweep))
+    except (HydraException, OmegaConfBaseException):
+        return None
+    return jobs
+
+
+def _beside(config_dirs: Sequence[Path]) -> list[str]:
+    """The override that adds `config_dirs` to where Hydra looks."""
+    quoted = ",".join(f"'file://{path.absolute()}'" for path in config_dirs)
+    return [f"hydra.searchpath=[{quoted}]"] if config_dirs else []
 
 
 def option_class(group: str, option: str, config_dirs: Sequence[Path] = ()) -> type | None:

@@ -29,11 +29,13 @@ _STOPPED = {128 + number for number in _SIGNALS}
 _WORKER = [sys.executable, "-X", "faulthandler", "-m", "mhc_exp.runs.worker"]
 
 
-def train_in_child(run: RunDirectory, *, timeout: float | None, grace: float = GRACE) -> int:
+def train_in_child(
+    run: RunDirectory, *, timeout: float | None, grace: float = GRACE, heard: list[int] | None = None
+) -> int:
     """Train `run` in a child process; returns the exit code of `mhc_exp.runs.worker.main`, 1 for any other end.
 
-    SIGINT and SIGTERM are passed on. After `timeout` seconds the child is asked to save and stop, `grace` seconds
-    later it is killed. How it died, if it did, is recorded in status.json.
+    SIGINT and SIGTERM are passed on, and added to `heard`. After `timeout` seconds the child is asked to save and stop,
+    `grace` seconds later it is killed. How it died, if it did, is recorded in status.json.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     log = os.open(run.log_path, flags, 0o644)
@@ -49,7 +51,7 @@ def train_in_child(run: RunDirectory, *, timeout: float | None, grace: float = G
         )
     finally:
         os.close(log)
-    with open(run.log_path, "rb") as output, _passed_on(child):
+    with open(run.log_path, "rb") as output, _passed_on(child, [] if heard is None else heard):
         output.seek(shown_from)
         timed_out = _follow(child, output, timeout, grace)
     return _settle(run, child.returncode, timeout if timed_out else None)
@@ -77,11 +79,16 @@ def _follow(child: subprocess.Popen[bytes], output: BinaryIO, timeout: float | N
 
 
 @contextlib.contextmanager
-def _passed_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def _passed_on(child: subprocess.Popen[bytes], heard: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda n, _: child.send_signal(n)) for number in _SIGNALS}
+
+    def pass_on(number: int, _: object) -> None:
+        heard.append(number)
+        child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
     try:
         yield
     finally:

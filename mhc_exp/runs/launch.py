@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,39 @@ class Result:
 
 
 def launch(config: Config, *, sweep: str | None, command: list[str], multirun: bool) -> Result:
-    """Make sure that the run of `config` is trained. Never raises for what a person can cause; see `Result`."""
+    """Make sure that the run of `config` is trained. Never raises for what a person can cause; see `Result`.
+
+    A single run that another process trains is refused. A job of a multirun waits for that process: it may be the
+    worker that a killed sweep left behind, or the same sweep typed twice.
+    """
+    while True:
+        result = _attempt(config, sweep, command, multirun)
+        if not (multirun and result.exit_code == REFUSED and result.path and _others_finished(result.path, config)):
+            return result
+
+
+def standing(config: Config, sweep: str | None) -> Result:
+    """What the directory of `config` says about its run, without training (for jobs that ran in other processes)."""
+    path = RunDirectory.location(config, sweep)
+    if not path.exists():
+        return Result("waiting", None, path, 1, f"{path.name}: not started")
+    try:
+        run = RunDirectory.open(path)
+        _refuse_other_config(run, config)
+    except RunRefused as error:
+        return Result("refused", None, path, REFUSED, str(error))
+    status = run.status()
+    state = status["state"]
+    if state in FINISHED:
+        return _known(run, status)
+    if state == "running" and run.owner() is None:
+        state = "failed"  # killed together with whoever would have written it down
+    return Result(
+        {"created": "waiting"}.get(state, state), status.get("score"), path, 1, f"{run.name}: {state}; {path}"
+    )
+
+
+def _attempt(config: Config, sweep: str | None, command: list[str], multirun: bool) -> Result:
     path = None
     try:
         config = resolve_backend(config)
@@ -46,18 +79,39 @@ def launch(config: Config, *, sweep: str | None, command: list[str], multirun: b
     status = run.status()
     if status["state"] in FINISHED:
         return _known(run, status)
+    heard: list[int] | None = None
     if _in_child(config, multirun):
         from mhc_exp.runs.child import train_in_child
 
-        exit_code = train_in_child(run, timeout=config.launch.timeout)
+        heard = []
+        exit_code = train_in_child(run, timeout=config.launch.timeout, heard=heard)
     else:
         from mhc_exp.runs.worker import work
 
         exit_code = work(run)
-    result = _result(run, exit_code, multirun)
+    result = _result(run, exit_code, multirun, alone=heard == [])
     if missing and exit_code == REFUSED:
         _forget(run, missing)
     return result
+
+
+def _others_finished(path: Path, config: Config) -> bool:
+    """Wait for the process that trains the run of `config`, if there is one. True if its end changes the answer."""
+    try:
+        run = RunDirectory.open(path)
+        _refuse_other_config(run, config)
+    except RunRefused:
+        return False
+    owner = run.owner()
+    if owner is None:  # gone since, or the refusal has another reason
+        return run.status()["state"] in FINISHED
+    print(f"{run.name} is being trained by {owner}; waiting for it", flush=True)
+    deadline = None if config.launch.timeout is None else time.monotonic() + config.launch.timeout
+    while run.owner() is not None:
+        if deadline is not None and time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _in_child(config: Config, multirun: bool) -> bool:
@@ -150,13 +204,16 @@ def _known(run: RunDirectory, status: dict[str, Any]) -> Result:
     return Result(state, status.get("score"), run.path, DIVERGED if diverged else 0, message)
 
 
-def _result(run: RunDirectory, exit_code: int, multirun: bool) -> Result:
+def _result(run: RunDirectory, exit_code: int, multirun: bool, *, alone: bool) -> Result:
+    """What became of the run. `alone`: whatever stopped it was meant for its process and not for this one."""
     status = run.status()
     state = str({1: "failed", REFUSED: "refused"}.get(exit_code, status["state"]))
     # The worker has said why it refused.
     reason = f" ({status['reason']})" if status.get("reason") and exit_code != REFUSED else ""
     message = f"{run.name}: {state}{reason}{_score(status)}; {run.path}"
-    if multirun and exit_code == 0 and status.get("signal"):
+    if multirun and alone and exit_code > 128:
+        exit_code = 1  # it ran out of time, or somebody stopped this one job: the sweep goes on
+    elif multirun and not alone and exit_code == 0 and status.get("signal"):
         exit_code = 128 + status["signal"]  # this job was complete, but the person asked the sweep to stop
     return Result(state, status.get("score"), run.path, exit_code, message)
 

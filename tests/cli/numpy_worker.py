@@ -1,12 +1,14 @@
 """The worker with a trainer of a few lines of numpy, and with a fault on request: FAULT=kill FAULT_STEP=7.
 
-Run like `python -m mhc_exp.runs.worker`: `python numpy_worker.py RUN_DIRECTORY`. matplotlib counts as not installed.
+Run like `python -m mhc_exp.runs.worker`: `python numpy_worker.py RUN_DIRECTORY`. FAULTS=raise,,kill gives every seed
+its own fault, at step FAULT_STEP. matplotlib counts as not installed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -25,6 +27,10 @@ from mhc_exp.training.trainer import Evaluation, State, StepResult  # noqa: E402
 def fault(kind: str) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif kind == "slow":
+        signal.pause()  # until somebody asks it to stop
     elif kind == "segfault":
         ctypes.string_at(0)
     elif kind == "exit":
@@ -33,6 +39,9 @@ def fault(kind: str) -> None:
         raise SystemExit(9)
     elif kind == "memory":
         raise MemoryError
+    elif kind == "memory limit":
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, resource.RLIM_INFINITY))
+        np.ones(2**28)  # 2 GiB
     elif kind == "raise":
         raise ValueError(f"no luck today, key {os.environ.get('WANDB_API_KEY')}")
     elif kind == "stubborn":  # ignores every request to stop
@@ -54,10 +63,12 @@ class NumpyTrainer:
         self.w = np.full(4, 1.0 + config.seed, np.float32)
         self.m = np.zeros(4, np.float32)
         self.results: list[StepResult] = []
+        faults = os.environ.get("FAULTS", "").split(",")
+        self.fault = faults[config.seed] if config.seed < len(faults) else ""
 
     def step(self, step: int, batch: Batch, lr: float) -> None:
         if step == int(os.environ.get("FAULT_STEP", "0")):
-            fault(os.environ["FAULT"])
+            fault(self.fault or os.environ.get("FAULT", ""))
         time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
         gradient = self.w + np.float32(batch.inputs.mean())
         loss = float("nan") if os.environ.get("FAULT") == f"nan at {step}" else float(np.square(self.w).sum())

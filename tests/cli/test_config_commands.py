@@ -146,6 +146,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     module = types.ModuleType("mhc_exp.runs.launch")
     module.launch = launch  # type: ignore[attr-defined]
+    module.standing = lambda config, sweep: Result("waiting", exit_code=1)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mhc_exp.runs.launch", module)
     monkeypatch.setattr(machine, "installed", lambda package: True)
     return calls
@@ -164,15 +165,32 @@ def test_the_end_of_a_run_is_the_exit_code(door: Door, launched: list[dict[str, 
 
 
 def test_a_bad_end_does_not_stop_the_jobs_after_it(door: Door, launched: list[dict[str, Any]]) -> None:
-    said = door("-m", "backend=cpu", "depth=11,12,13,2", "model.width=64,66")
+    said = door("-m", "backend=cpu", "depth=11,12,13,2", "model.width=64,72")
     assert said.code == 1
-    assert [call["config"].depth for call in launched] == [11, 12, 13, 2]
-    assert said.err.count("66 is not divisible") == 4
-    table = said.out[said.out.index("job  state") :]
-    assert [line.split()[1] for line in table.splitlines()[1:]] == [
-        *("failed", "refused", "refused", "refused", "diverged", "refused", "done", "refused")
+    assert [call["config"].depth for call in launched] == [11, 11, 12, 12, 13, 13, 2, 2]
+    table = said.out[said.out.index("job  state") :].splitlines()
+    states = [line.split()[1] for line in table[1:9]]
+    assert states == ["failed"] * 2 + ["refused"] * 2 + ["diverged"] * 2 + ["done"] * 2
+    assert table[7].split(maxsplit=4) == [
+        *("7", "done", "1.2500", "runs/x", "mhc-exp -m backend=cpu depth=2 model.width=64")
     ]
-    assert "7 done 1.2500 depth=2 model.width=64 runs/x" in " ".join(table.split())
+    assert table[9].startswith("6 of 8 are not done; the same command again")
+
+
+def test_a_job_that_could_not_run_is_refused_before_the_first_job(door: Door, launched: list[dict[str, Any]]) -> None:
+    said = door("-m", "backend=cpu", "depth=2,3", "model.width=64,66", "training.accumulation=3")
+    assert said.code == 2
+    assert said.err.count("66 is not divisible") == 1
+    assert "(jobs 2, 4 of 4)" in said.err
+    assert "training.accumulation" in said.err
+    assert (launched, door.left_behind()) == ([], [])
+
+
+def test_jobs_that_would_share_a_directory_are_refused(door: Door, launched: list[dict[str, Any]]) -> None:
+    said = door("-m", "backend=cpu", "depth=2,3", "name=mine")
+    assert said.code == 2
+    assert "several jobs would share the directory 'mine'" in said.err
+    assert (launched, door.left_behind()) == ([], [])
 
 
 @pytest.mark.parametrize(("depths", "code"), [("1,2", 0), ("2,13", 3), ("12,2", 1), ("12", 2), ("13,11", 1)])
@@ -189,7 +207,7 @@ def test_a_signal_ends_the_sweep_and_still_prints_the_table(
     said = door("-m", "backend=cpu", f"depth=2,{depth},3")
     assert said.code == code
     assert len(launched) == 2
-    assert "interrupted" in said.out
+    assert [line.split()[1] for line in said.out.splitlines()[-4:-1]] == ["done", "interrupted", "waiting"]
 
 
 def test_a_sweep_file_is_the_sweep_and_the_command_line_wins(door: Door, launched: list[dict[str, Any]]) -> None:
@@ -248,7 +266,7 @@ def test_a_wheel_carries_its_configuration_and_sweeps(tmp_path: Path) -> None:
     shown = shell(*(sys.executable, "-m", "mhc_exp", "variant=mhc", "--cfg", "job"), cwd=empty, PYTHONPATH=str(site))
     assert "  name: mhc\n" in shown.stdout
     helped = shell(sys.executable, "-m", "mhc_exp", "--help", cwd=empty, PYTHONPATH=str(site))
-    assert "sweep: backend_parity, depth" in helped.stdout
+    assert "sweep: backend_parity, chart, depth" in helped.stdout
     assert list(empty.iterdir()) == []
 
 

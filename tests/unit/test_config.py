@@ -13,13 +13,13 @@ from typing import Any, get_type_hints
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from mhc_exp.config import checks, machine, vocabulary
 from mhc_exp.config.build import ConfigError, Problem, as_mapping, build
 from mhc_exp.config.compose import compose, compose_mapping
 from mhc_exp.config.naming import config_hash, run_name, slug_problem
 from mhc_exp.config.overrides import override_problems
+from mhc_exp.config.plan import plan
 from mhc_exp.config.schema import DISCRIMINATORS, Config
 from mhc_exp.config.spelling import distance, nearest
 from mhc_exp.config.variant_rules import INIT_NEEDS
@@ -137,15 +137,53 @@ def test_the_commands_in_the_files_are_legal(tmp_path: Path) -> None:
         assert override_problems(overrides, multirun="-m" in words) == [], file
 
 
-@pytest.mark.parametrize("file", sorted(find("sweeps").glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_job_of_a_sweep_file_composes(file: Path) -> None:
-    content = OmegaConf.to_container(OmegaConf.load(file))
-    assert isinstance(content, dict)
-    params = content["hydra"]["sweeper"]["params"]
-    assert override_problems([f"sweep={file.stem}"], multirun=True) == []
-    for key, values in params.items():
-        for value in str(values).split(","):
-            assert compose([f"sweep={file.stem}", f"{key}={value}"])
+JOBS = {
+    "backend_parity": 6,
+    "chart": 15,
+    "depth": 15,
+    "depth_reasoning": 36,
+    "depth_seeds": 27,
+    "initial_values": 15,
+    "learning_rate": 15,
+    "seed": 9,
+    "sinkhorn_iterations": 6,
+    "streams": 8,
+}
+
+
+@pytest.mark.parametrize("name", vocabulary.options("sweep"))
+def test_every_job_of_a_sweep_file_can_run_in_a_directory_of_its_own(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "installed", lambda package: True)
+    monkeypatch.setattr(machine, "cuda_possible", lambda: False)
+    assert override_problems([f"sweep={name}"], multirun=True) == []
+    jobs = plan([f"sweep={name}"])
+    assert jobs is not None
+    assert len({run_name(job.config) for job in jobs}) == len(jobs) == JOBS[name]
+    assert {job.sweep for job in jobs} == {name}
+
+
+def test_the_seed_sweep_is_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of cuda/configs/tiny_{12,24,48}l_{baseline,hc,mhc}.yaml, as published."""
+    monkeypatch.setattr(machine, "installed", lambda package: True)
+    jobs = plan(["sweep=seed", "backend=cpu"])
+    assert jobs is not None
+    configs = [job.config for job in jobs]
+    published = {(12, 32), (24, 32), (48, 16)}
+    cells = {(config.variant.name, config.depth, config.training.batch_size) for config in configs}
+    assert cells == {(name, *cell) for name in ("baseline", "demo_hc", "demo_mhc") for cell in published}
+    for config in configs:
+        model, optimizer = config.model, config.optimizer
+        assert (model.seq_len, model.width, model.heads, model.d_ff) == (128, 256, 4, 1024)
+        assert (optimizer.lr, optimizer.weight_decay, optimizer.schedule, optimizer.warmup) == (
+            2e-3,
+            0.0,
+            "constant",
+            0.0,
+        )
+        assert (optimizer.beta1, optimizer.beta2, optimizer.clip) == (0.9, 0.999, None)
+        assert (config.seed, config.training.steps, config.dataset.kind) == (0, 800, "increment")
 
 
 # --- types and ranges ----------------------------------------------------------------------------------------------

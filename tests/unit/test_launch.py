@@ -78,7 +78,7 @@ def test_an_unfinished_run_is_taken_up_again(config, monkeypatch, state):
 def test_which_process_trains(config, monkeypatch, mode, multirun, child):
     used: list[str] = []
     monkeypatch.setattr("mhc_exp.runs.worker.work", lambda run: used.append("inline") or 0)
-    monkeypatch.setattr("mhc_exp.runs.child.train_in_child", lambda run, timeout: used.append("child") or 0)
+    monkeypatch.setattr("mhc_exp.runs.child.train_in_child", lambda run, timeout, heard: used.append("child") or 0)
     go(dataclasses.replace(config, launch=dataclasses.replace(config.launch, mode=mode)), multirun=multirun)
     assert used == ["child" if child else "inline"]
 
