@@ -103,7 +103,7 @@ def _work(records: Records, facts: Facts) -> list[str]:
     lines = [_line("work", text)]
     started = facts.get("seconds_to_first_step")
     if started is not None:
-        lines.append(_line("start", f"the first step was complete {started:.1f} s after the command was read"))
+        lines.append(_line("start", f"the first step was complete {started:.1f} s after the process began"))
     memory, device = records.last("perf/peak_memory_bytes"), facts.get("device")
     if device:
         lines.append(_line("device", f"{device}" + (f", peak {memory / 2**20:,.0f} MiB" if memory else "")))
