@@ -17,6 +17,10 @@ class Batch(NamedTuple):
     mask: np.ndarray
     """[B, T] bool, positions that are supervised."""
 
+    def split(self, parts: int) -> list[Batch]:
+        """Microbatches of B/parts sequences each, in order; `parts` divides B."""
+        return [Batch(*arrays) for arrays in zip(*(np.split(array, parts) for array in self), strict=True)]
+
 
 class Task(Protocol):
     """A dataset with its yardsticks. Nothing here keeps state between calls."""

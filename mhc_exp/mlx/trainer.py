@@ -91,19 +91,13 @@ class MLXTrainer:
         """Mean loss over the supervised tokens of the whole batch, and its gradients."""
         supervised = int(batch.mask.sum())
         loss, gradients = mx.array(0.0), {}
-        for part in self._microbatches(batch):
+        for part in batch.split(self.config.training.accumulation):
             arrays = mx.array(part.inputs), mx.array(part.targets), _weights(part, supervised)
             share, tree = self._value_and_grad(*arrays)
             loss = loss + share
             flat = {name: gradient.astype(mx.float32) for name, gradient in _flat(tree).items()}
             gradients = {name: gradients[name] + flat[name] for name in flat} if gradients else flat
         return loss, gradients
-
-    def _microbatches(self, batch: Batch) -> list[Batch]:
-        count = self.config.training.accumulation
-        if count == 1:
-            return [batch]
-        return [Batch(*parts) for parts in zip(*(np.split(array, count) for array in batch), strict=True)]
 
     def _loss_share(self, inputs: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
         """This microbatch's share of the mean loss over the whole batch."""

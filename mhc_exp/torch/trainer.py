@@ -101,16 +101,10 @@ class TorchTrainer:
         for parameter in self.parameters.values():
             parameter.grad = None
         loss = torch.zeros((), device=self.accelerator)
-        for part in self._microbatches(batch):
+        for part in batch.split(self.config.training.accumulation):
             loss += self._backward(part, int(batch.mask.sum()))
         gradients = {name: parameter.grad for name, parameter in self.parameters.items()}
         return loss, {name: gradient for name, gradient in gradients.items() if gradient is not None}
-
-    def _microbatches(self, batch: Batch) -> list[Batch]:
-        count = self.config.training.accumulation
-        if count == 1:
-            return [batch]
-        return [Batch(*parts) for parts in zip(*(np.split(array, count) for array in batch), strict=True)]
 
     def _backward(self, batch: Batch, supervised: int) -> Tensor:
         """Add this microbatch's gradients; returns its share of the mean loss over the whole batch."""
