@@ -118,8 +118,8 @@ class HyperConnection(nn.Module):
         if self._variant.norm == "flat_rms":  # mHC eq. 14-16: divide by the norm after the matrix product
             flat = x.flatten(1)
             inverse_rms = mx.rsqrt(mx.square(flat).mean(1) + NORM_EPS)
-            sizes = self._layout.read, self._layout.write, self._layout.mix
-            scale = mx.concatenate([mx.broadcast_to(self.scale[i], (size, 1)) for i, size in enumerate(sizes)])
+            parts = self._layout.parts
+            scale = mx.concatenate([mx.broadcast_to(self.scale[i], (size, 1)) for i, size in enumerate(parts)])
             return bias + scale * squash((self.weight @ flat.T) * inverse_rms)
         dynamic = squash(self.norm(x) @ self.weight.T).transpose(1, 2, 0)  # [S, 2 + mix/S, N]
         read, write, mix = dynamic[:, 0], dynamic[:, 1], dynamic[:, 2:].flatten(0, 1)

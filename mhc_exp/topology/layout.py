@@ -38,6 +38,11 @@ class Layout:
         return self.read + self.write + self.mix
 
     @property
+    def parts(self) -> tuple[int, ...]:
+        """Sizes of the parts that exist: (read, write, mix), or (read, write) for a chart without logits."""
+        return (self.read, self.write, self.mix) if self.mix else (self.read, self.write)
+
+    @property
     def slices(self) -> tuple[slice, slice, slice]:
         return (
             slice(0, self.read),
@@ -67,7 +72,7 @@ def parameter_shapes(variant: Streams, width: int) -> dict[str, tuple[int, ...]]
 
     `bias` holds the static coefficients. Dynamic connections add to them `scale * (norm(x) @ weight)`:
     - flat_rms (mHC, arXiv:2512.24880 eq. 7): weight [total, S*C] on the RMS-normalised vec(x), scale [3] for read,
-      write, mix;
+      write, mix ([2] if the chart has no logits);
     - layer (HC, arXiv:2409.19606 eq. 10-14): weight [2 + mix/S, C] on each LayerNormed stream, scale [2]: s_alpha
       for read and mix, s_beta for write.
     """
@@ -76,7 +81,7 @@ def parameter_shapes(variant: Streams, width: int) -> dict[str, tuple[int, ...]]
     if variant.coefficients == "static":
         return shapes
     if variant.norm == "flat_rms":
-        return shapes | {"weight": (sizes.total, variant.streams * width), "scale": (3,)}
+        return shapes | {"weight": (sizes.total, variant.streams * width), "scale": (len(sizes.parts),)}
     rows = 2 + sizes.mix // variant.streams
     return shapes | {"norm.weight": (width,), "norm.bias": (width,), "weight": (rows, width), "scale": (2,)}
 

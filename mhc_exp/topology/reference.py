@@ -66,7 +66,7 @@ def raw_coefficients(x: np.ndarray, parameters: Parameters, variant: Streams) ->
     if variant.norm == "flat_rms":  # mHC eq. 7: vec(x) normalised as a whole
         flat = x.reshape(*x.shape[:-2], -1)
         normed = flat / np.sqrt(np.mean(flat**2, axis=-1, keepdims=True) + NORM_EPS)
-        per_row = np.repeat(scale, [sizes.read, sizes.write, sizes.mix])
+        per_row = np.repeat(scale, sizes.parts)
         return bias + per_row * squash(normed @ parameters["weight"].T)
     centred = x - x.mean(axis=-1, keepdims=True)  # HC eq. 10-13: each stream on its own
     normed = centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + NORM_EPS)

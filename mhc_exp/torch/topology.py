@@ -100,9 +100,8 @@ class HyperConnection(nn.Module):
             if variant.norm == "layer":
                 self.norm = nn.LayerNorm(width, eps=NORM_EPS)
             else:
-                sizes = torch.tensor([self.layout.read, self.layout.write, self.layout.mix])
                 self.sizes: Tensor
-                self.register_buffer("sizes", sizes, persistent=False)
+                self.register_buffer("sizes", torch.tensor(self.layout.parts), persistent=False)
 
     def coefficients(self, x: Tensor) -> Coefficients:
         """Coefficients predicted from the streams x [N, S, C], always in float32."""

@@ -69,7 +69,9 @@ def parts(config, gradients):
         if not is_connection(name):
             continue
         leaf = name.rpartition(".")[2]
-        if "readout" in name or leaf == "scale" or ".norm." in name:
+        if leaf == "scale":
+            yield from ((f"{name} {part}", gradient[part : part + 1]) for part in range(len(gradient)))
+        elif "readout" in name or ".norm." in name:
             yield name, gradient
         elif leaf == "weight" and config.variant.norm == "layer":
             yield from ((f"{name} {part}", gradient[rows]) for part, rows in
@@ -121,7 +123,9 @@ def invisible(config, seen):
     variant = config.variant
     if variant.mix.chart != "sinkhorn":
         return set()
-    mixing = {name for name in seen if name.endswith((" mix", "bias mix"))}
+    mixing = {name for name in seen if name.endswith(" mix")}
+    if variant.norm == "flat_rms":  # HC's scale of the mixing is also that of the read
+        mixing |= {name for name in seen if name.endswith("scale 2")}
     if variant.streams == 1:
         return mixing
     dead = {name for name in mixing if name.startswith("topology.connections.0.")}

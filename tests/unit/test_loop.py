@@ -1,9 +1,7 @@
-"""The loop: what is written when, what survives a stop, and what happens to numbers that are not finite."""
+"""The loop: what is written when, what survives a stop, a full disk, and what comes after the last step."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import os
 import signal
@@ -16,95 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bigram import VOCABULARY, BigramTrainer, CountingTask
+from bigram import VOCABULARY, CountingTask
+from laboratory import STEPS, Laboratory, assert_equal_arrays, configured, crash
 
 from mhc_exp.body.flops import training_flops_per_token
-from mhc_exp.config.build import ConfigError
-from mhc_exp.config.compose import compose
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Batch
-from mhc_exp.runs.directory import RunDirectory
 from mhc_exp.training import evaluation
-from mhc_exp.training.budget import total_steps
-from mhc_exp.training.loop import Outcome, train
-from mhc_exp.training.nonfinite import MAX_CONSECUTIVE_SKIPS, NonFiniteWatch
+from mhc_exp.training.loop import Outcome
 from mhc_exp.training.schedule import learning_rate
 from mhc_exp.training.signals import StopRequest
-from mhc_exp.training.trainer import Evaluation, StepResult
-
-STEPS = 23
-
-
-@pytest.fixture(scope="module")
-def composed() -> Config:
-    return compose(["backend=cpu", "tracking=local", "training=smoke", "dataset=increment", "depth=1"])
-
-
-@pytest.fixture
-def config(composed: Config, tmp_path: Path) -> Config:
-    """Intervals without a common divisor, so that every combination of row, evaluation and checkpoint occurs."""
-    return configured(composed, tmp_path)
-
-
-def configured(config: Config, root: Path, **changes: Any) -> Config:
-    intervals = {"log_every": 3, "eval_every": 4, "metrics_every": 5, "checkpoint_every": 7}
-    training = replace(config.training, **({"steps": STEPS, "eval_batches": 2, **intervals} | changes))
-    return replace(config, runs_root=str(root), training=training)
-
-
-class Recorder:
-    """Stands where the sinks are."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.opened: list[tuple[int, int]] = []
-
-    def open(self, run: RunDirectory, total_steps: int, resumed_at: int) -> None:
-        self.opened.append((total_steps, resumed_at))
-
-    def log(self, row: dict[str, Any]) -> None:
-        json.dumps(row, allow_nan=False)  # raises on a bare NaN
-        self.rows.append(row)
-
-
-class Laboratory:
-    """One run directory, and everything needed to start or go on training in it."""
-
-    def __init__(self, config: Config, task: CountingTask | None = None, streams: bool = True) -> None:
-        self.config, self.task, self.streams = config, task or CountingTask(), streams
-        self.run = RunDirectory.create(config, sweep=None, command=["test"])
-        self.sinks = Recorder()
-        self.trainer = BigramTrainer(config, streams)
-        self.stop = StopRequest()
-
-    def train(self) -> Outcome:
-        return train(self.config, self.task, self.trainer, self.run, self.sinks, self.stop)  # type: ignore[arg-type]
-
-    def again(self) -> None:
-        """A new process: nothing survives but the directory, the rows, and what step poisons the data."""
-        poison = self.trainer.poison
-        self.run = RunDirectory.open(self.run.path)
-        self.trainer, self.stop = BigramTrainer(self.config, self.streams), StopRequest()
-        self.trainer.poison = poison
-
-    def rows(self) -> dict[int, dict[str, Any]]:
-        """Last row of every step without what a clock measured."""
-        timeless = {"seconds", "perf/step_seconds", "perf/tokens_per_second"}
-        return {row["step"]: {k: v for k, v in row.items() if k not in timeless} for row in self.sinks.rows}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        state = self.trainer.state()
-        return {**state.model, **state.optimizer}
-
-    def saved(self) -> list[int]:
-        return self.run.checkpoints.steps()
-
-
-def assert_equal_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert one[name].tobytes() == other[name].tobytes(), name
-
+from mhc_exp.training.trainer import Evaluation
 
 # --- what is written when ----------------------------------------------------------------------------------------
 
@@ -254,17 +174,13 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_to_the_same_end(
     straight = Laboratory(configured(composed, tmp_path / "straight"))
     outcome = straight.train()
     killed = Laboratory(configured(composed, tmp_path / "killed"))
-    killed.trainer.before_step[killed_in] = _crash
+    killed.trainer.before_step[killed_in] = crash
     with pytest.raises(RuntimeError, match="power cut"):
         killed.train()
     killed.again()
     assert killed.train() == outcome
     assert killed.rows() == straight.rows()
     assert_equal_arrays(killed.arrays(), straight.arrays())
-
-
-def _crash() -> None:
-    raise RuntimeError("power cut")
 
 
 def test_a_run_whose_end_was_saved_trains_no_further_when_started_again(config: Config) -> None:
@@ -334,124 +250,6 @@ def test_outside_the_main_thread_no_handler_is_touched() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
-
-
-# --- numbers that are not finite ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("step", [1, 8, 9, 14, STEPS])
-def test_policy_stop_keeps_the_weights_of_the_step_before(
-    composed: Config, tmp_path: Path, step: int, bad: float
-) -> None:
-    lab = Laboratory(configured(composed, tmp_path / "poisoned"))
-    lab.trainer.poison[step] = bad
-    outcome = lab.train()
-    assert (outcome.state, outcome.step) == ("diverged", step)
-    assert lab.run.status()["state"] == "diverged"
-    assert lab.run.status()["step"] == step
-
-    reference = Laboratory(configured(composed, tmp_path / "reference"))
-    reference.trainer.before_step[step] = _crash
-    with pytest.raises(RuntimeError, match="power cut"):
-        reference.train()
-    assert lab.arrays()["table"].tobytes() == reference.arrays()["table"].tobytes()
-
-    assert max(lab.rows()) == step
-    row = lab.rows()[step]
-    assert row["train/nonfinite_total"] == 1
-    assert "train/loss" not in row
-    assert f"train/loss={bad}" in row["nonfinite"]
-    assert all(saved < step for saved in lab.saved())
-    _assert_checkpoints_finite(lab)
-
-
-def test_policy_skip_leaves_out_the_step_and_counts_it(config: Config) -> None:
-    lab = Laboratory(replace(config, training=replace(config.training, nonfinite="skip_step")))
-    tables: list[bytes] = []
-    lab.trainer.poison[10] = math.nan
-    for step in (10, 11):
-        lab.trainer.before_step[step] = lambda: tables.append(lab.trainer.table.tobytes())
-    outcome = lab.train()
-    assert outcome.state == "done"
-    assert tables[0] == tables[1]
-    assert lab.trainer.updates == STEPS - 1
-    assert len(lab.sinks.rows) == len(lab.rows())  # step 10 has its row once, though it is bad and due
-    assert [lab.rows()[step]["train/nonfinite_total"] for step in (0, 9, 10, STEPS)] == [0, 0, 1, 1]
-
-
-def test_a_bad_step_between_two_rows_gets_a_row_of_its_own(composed: Config, tmp_path: Path) -> None:
-    every = {"log_every": 10, "eval_every": 20, "metrics_every": 20, "checkpoint_every": 20}
-    lab = Laboratory(configured(composed, tmp_path, steps=40, nonfinite="skip_step", **every))
-    lab.trainer.poison = {13: math.nan, 14: math.nan, 17: math.inf}
-    lab.train()
-    assert [row["step"] for row in lab.sinks.rows] == [0, 10, 13, 17, 20, 30, 40]
-    assert [lab.rows()[step]["train/nonfinite_total"] for step in (10, 13, 17, 20)] == [0, 1, 3, 3]
-
-
-def test_skipping_without_end_is_divergence(composed: Config, tmp_path: Path) -> None:
-    steps = MAX_CONSECUTIVE_SKIPS + 30
-    lab = Laboratory(configured(composed, tmp_path, steps=steps, nonfinite="skip_step"))
-    lab.trainer.poison = dict.fromkeys(range(8, steps + 1), math.nan)
-    outcome = lab.train()
-    assert (outcome.state, outcome.step) == ("diverged", 8)
-    assert lab.sinks.rows[-1]["train/nonfinite_total"] == MAX_CONSECUTIVE_SKIPS
-    _assert_checkpoints_finite(lab)
-
-
-def test_the_limit_of_skips_is_exact_and_a_good_step_starts_it_anew() -> None:
-    watch = NonFiniteWatch("skip_step")
-    good, bad = (StepResult(1, 1.0, 1.0, None, True), StepResult(2, math.nan, 1.0, None, False))
-    for _ in range(MAX_CONSECUTIVE_SKIPS - 1):
-        watch.observe(bad)
-    watch.observe(good)
-    for _ in range(MAX_CONSECUTIVE_SKIPS - 1):
-        watch.observe(bad)
-    assert watch.diverged_at is None
-    watch.observe(bad)
-    assert watch.diverged_at is not None
-    assert watch.total == 2 * MAX_CONSECUTIVE_SKIPS - 1
-
-
-def test_policy_continue_counts_to_the_end_but_never_saves_poison_nor_calls_it_done(config: Config) -> None:
-    lab = Laboratory(replace(config, training=replace(config.training, nonfinite="continue")))
-    lab.trainer.poison[10] = math.nan
-    outcome = lab.train()
-    assert len(lab.trainer.history) == STEPS
-    assert (outcome.state, outcome.step) == ("diverged", 10)
-    assert lab.rows()[STEPS]["train/nonfinite_total"] == STEPS - 9
-    assert "val/loss" not in lab.rows()[STEPS]
-    assert outcome.score == lab.rows()[8]["val/loss"]
-    assert lab.saved() == [7]
-    _assert_checkpoints_finite(lab)
-
-
-def test_poison_that_no_loss_has_shown_yet_is_not_saved_either(config: Config) -> None:
-    lab = Laboratory(config)
-
-    def overflow() -> None:
-        lab.trainer.second[0, 0] = np.inf  # the update stays finite, the optimizer's state does not
-
-    lab.trainer.before_step[14] = overflow
-    assert lab.train().state == "diverged"
-    assert len(lab.trainer.history) == 14
-    assert lab.saved() == [7]
-    _assert_checkpoints_finite(lab)
-
-
-def test_an_evaluation_that_is_not_finite_is_named_not_written(config: Config) -> None:
-    lab = Laboratory(config)
-    lab.trainer.evaluate = lambda batches: Evaluation(math.inf, 0.5, 1)
-    outcome = lab.train()
-    assert outcome.score is None
-    assert "val/loss" not in lab.rows()[STEPS]
-    assert "val/loss=inf" in lab.rows()[STEPS]["nonfinite"]
-
-
-def _assert_checkpoints_finite(lab: Laboratory) -> None:
-    for step in lab.saved():
-        state = lab.run.checkpoints.read(step).state
-        assert all(np.isfinite(array).all() for array in (*state.model.values(), *state.optimizer.values()))
 
 
 # --- a disk that refuses -----------------------------------------------------------------------------------------
@@ -527,81 +325,3 @@ def test_a_text_run_leaves_a_sample_and_any_other_run_none(composed: Config, tmp
     numbers = Laboratory(configured(composed, tmp_path / "numbers", sample_tokens=5))
     numbers.train()
     assert not (numbers.run.path / "sample.txt").exists()
-
-
-# --- budget ------------------------------------------------------------------------------------------------------
-
-
-def test_budgets_in_steps_tokens_and_flops_agree(composed: Config, tmp_path: Path) -> None:
-    def steps(**budget: float | None) -> int:
-        return total_steps(configured(composed, tmp_path, **({"steps": None} | budget)), 3.3e7 / 7, 1024)
-
-    assert steps(steps=17) == 17
-    assert steps(tokens=17 * 1024) == steps(tokens=18 * 1024 - 1) == 17
-    assert steps(tokens=17 * 1024 - 1) == 16
-    assert all(steps(flops=count * (3.3e7 / 7 * 1024)) == count for count in range(1, 300))
-    assert steps(flops=17.99 * 3.3e7 / 7 * 1024) == 17
-
-
-def test_a_budget_below_one_step_says_what_to_type(composed: Config, tmp_path: Path) -> None:
-    for budget in ({"tokens": 1023}, {"flops": 1e9}):
-        config = configured(composed, tmp_path, steps=None, **budget)
-        with pytest.raises(ConfigError, match="less than one step") as refused:
-            total_steps(config, 3.3e7, 1024)
-        (name,) = budget
-        advice = str(refused.value).split(f"type training.{name}=")[1].split(" ")[0]
-        enough = configured(composed, tmp_path, steps=None, **{name: type(budget[name])(advice)})
-        assert total_steps(enough, 3.3e7, 1024) == 1
-
-
-@pytest.mark.parametrize("budget", [{"steps": None}, {"steps": 5, "tokens": 5000}])
-def test_none_or_two_budgets_are_refused(composed: Config, tmp_path: Path, budget: dict[str, int | None]) -> None:
-    with pytest.raises(ConfigError, match="exactly one"):
-        total_steps(configured(composed, tmp_path, **budget), 1.0, 1)
-
-
-def test_a_token_budget_drives_the_loop(composed: Config, tmp_path: Path) -> None:
-    per_step = 4 * CountingTask().length
-    lab = Laboratory(configured(composed, tmp_path, steps=None, tokens=9 * per_step + 1))
-    assert lab.train().step == 9
-    assert lab.rows()[9]["tokens"] == 9 * per_step
-
-
-# --- schedule ----------------------------------------------------------------------------------------------------
-
-
-def rates(config: Config, total: int, **changes: Any) -> list[float]:
-    optimizer = replace(config.optimizer, **({"lr": 2.0, "warmup": 0.0} | changes))
-    return [learning_rate(optimizer, step, total) for step in range(1, total + 1)]
-
-
-def test_schedules_have_their_closed_values(composed: Config) -> None:
-    assert rates(composed, 4, schedule="constant") == [2.0] * 4
-    assert rates(composed, 10, schedule="constant", warmup=0.4)[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
-    cosine = rates(composed, 100, schedule="cosine", warmup=0.2, final_lr=0.1)
-    assert cosine[19] == 2.0
-    assert cosine[59] == pytest.approx(2.0 * 0.55)  # half-way down
-    assert cosine[99] == pytest.approx(0.2)
-    wsd = rates(composed, 100, schedule="wsd", warmup=0.1, cooldown=0.4, final_lr=0.0)
-    assert wsd[9] == wsd[59] == 2.0
-    assert wsd[79] == pytest.approx(1.0)
-    assert wsd[99] == pytest.approx(0.0)
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "wsd"])
-@pytest.mark.parametrize("warmup", [0.0, 0.013, 0.5, 1.0])
-@pytest.mark.parametrize("cooldown", [0.0, 0.2, 1.0])
-def test_schedules_never_jump_and_stay_within_the_peak(
-    composed: Config, schedule: str, warmup: float, cooldown: float
-) -> None:
-    total = 1000
-    curve = rates(composed, total, schedule=schedule, warmup=warmup, cooldown=cooldown, final_lr=0.1)
-    assert all(0.0 < rate <= 2.0 for rate in curve)
-    steepest = 2.0 / total / min([share for share in (warmup, cooldown, 0.5) if share > 0]) * math.pi
-    assert max(abs(a - b) for a, b in itertools.pairwise(curve)) <= steepest
-
-
-def test_an_update_outside_the_budget_has_no_learning_rate(composed: Config) -> None:
-    for step in (0, 11):
-        with pytest.raises(ValueError, match=r"outside 1\.\.10"):
-            learning_rate(composed.optimizer, step, 10)

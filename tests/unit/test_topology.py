@@ -126,7 +126,7 @@ def relabel(name, value, order, variant):
     [
         (["variant=mhc"], (4 * 64 + 1) * 24 + 3),
         (["variant=mhc", "variant.coefficients=static"], 24),
-        (["variant=identity_hc"], (4 * 64 + 1) * 8 + 3),
+        (["variant=identity_hc"], (4 * 64 + 1) * 8 + 2),
         (["variant=hc"], 4 * 6 + 6 * 64 + 2 * 64 + 2),
         (["variant=hc", "variant.coefficients=static"], 24),
         (["variant=demo_mhc"], 48),
