@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from mhc_exp.environment import environment
+
 SMALL_WIDTH = 256
 """Below this width one thread is as fast as two, and safe from other processes (docs/design.md)."""
 
@@ -28,17 +30,9 @@ def thread_count(threads: int | None, width: int) -> int | None:
 @contextlib.contextmanager
 def thread_limit(threads: int | None) -> Iterator[None]:
     """`threads` for the block; None means every usable core, unless the environment already says something else."""
-    before = {name: os.environ.get(name) for name in (*_VARIABLES, *_WAITING)}
+    wanted = {name: os.environ.get(name, value) for name, value in _WAITING.items()}
     for name in _VARIABLES:
-        if threads is not None or before[name] is None:
-            os.environ[name] = str(threads or usable_cpus())
-    for name, value in _WAITING.items():
-        os.environ.setdefault(name, value)
-    try:
+        keep = os.environ.get(name) if threads is None else None
+        wanted[name] = keep or str(threads or usable_cpus())
+    with environment(wanted):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

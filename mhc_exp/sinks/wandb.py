@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mhc_exp.environment import environment
 from mhc_exp.runs.disk import discard
 
 if TYPE_CHECKING:
@@ -236,16 +237,8 @@ def _environment(path: Path) -> Iterator[None]:
         "WANDB_SILENT": "true",
         "WANDB_MODE": "offline",  # until it is clear that this run may talk: merely asking for a key sends telemetry
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with environment(wanted):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _say(message: str) -> None:
