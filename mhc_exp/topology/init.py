@@ -1,7 +1,7 @@
 """Initial values of stream connections: named presets, because no paper but HC publishes its own.
 
-A preset states the static coefficients (raw, before the activation or chart) and the spread of the projection. Sources
-and what each one implies are in field.md A.3 of the design notes and in docs/variants.md.
+A preset states the static coefficients (raw, before the activation or chart) and the spread of the projection. Its
+source is stated beside it; what each one implies is in docs/variants.md.
 """
 
 from __future__ import annotations

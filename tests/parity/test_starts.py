@@ -146,7 +146,7 @@ def test_streams_have_left_the_saddle_by_step_40(start):
 
 
 def test_the_detector_sees_that_demo_mhc_never_trains_its_connections():
-    """Replicated streams + doubly stochastic mixing + symmetric read-out: an exact saddle (field.md A.3).
+    """Replicated streams + doubly stochastic mixing + symmetric read-out: an exact saddle (docs/seed_demo.md).
 
     Measured on the seed's own code: <= 3e-8 while its blocks get 1e-2. Adam then turns that noise into drift.
     """
