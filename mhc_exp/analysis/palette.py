@@ -57,6 +57,7 @@ KNOWN = {
     "frac": Look(SKY, SOLID, "s"),
     "vwn": Look(GREEN, SOLID, "s"),
     "xhc": Look(ORANGE, SOLID, "s"),
+    "hyperloop": Look(PURPLE, SOLID, "s"),
     # earlier outputs: stars, and pentagons for attention over depth
     "history": Look(GRAY, DASHDOT, "*"),
     "denseformer": Look(GREEN, DASHDOT, "*"),

@@ -26,12 +26,18 @@ PEAK_BF16 = {
 
 def forward_flops_per_token(config: Config, vocab_size: int) -> float:
     """Body and connections, averaged over the positions of a full sequence (causal attention sees T/2 keys)."""
+    called = sum(families.passes(config.variant, config.depth))
+    own = families.flops_per_token(config.variant, config.model.width, config.depth)
+    return body_flops_per_token(config, vocab_size, called) + own
+
+
+def body_flops_per_token(config: Config, vocab_size: int, called: int) -> float:
+    """Forward FLOPs per token of `called` calls of a block, and of the head."""
     model = config.model
     width = model.width
     matrices = 4 * width * width + (3 if model.activation == "swiglu" else 2) * width * hidden_width(model)
     attention = 2 * width * model.seq_len / 2
-    body = config.depth * 2 * (matrices + attention) + 2 * width * vocab_size
-    return body + families.flops_per_token(config.variant, width, config.depth)
+    return called * 2 * (matrices + attention) + 2 * width * vocab_size
 
 
 def training_flops_per_token(config: Config, vocab_size: int) -> float:

@@ -201,7 +201,8 @@ def memory_estimate(config: Config) -> float:
     vocab = getattr(config.dataset, "vocab_size", 256)
     streams = families.kept(config.variant, config.depth)
     weights = config.depth * (4 * model.width + 3 * hidden) * model.width + 2 * vocab * model.width
-    kept = config.depth * (8 * model.width + 2 * hidden + 2 * streams * model.width) + vocab
+    called = sum(families.passes(config.variant, config.depth))
+    kept = called * (8 * model.width + 2 * hidden + 2 * streams * model.width) + vocab
     tokens = model.seq_len * config.training.batch_size / config.training.accumulation
     return 16.0 * weights + 4.0 * kept * tokens
 

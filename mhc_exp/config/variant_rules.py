@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from mhc_exp.config.build import Problem
 from mhc_exp.config.history_rules import history_problems
+from mhc_exp.config.looped_rules import looped_problems
 from mhc_exp.config.naming import slug_problem
 from mhc_exp.config.residual_rules import residual_problems
 from mhc_exp.config.schema import Config
 from mhc_exp.config.segment_rules import segment_problems
 from mhc_exp.config.sparse_rules import sparse_problems
-from mhc_exp.config.variants import Gate, Gated, Mix, Residual, Segments, Sparse, Streams
+from mhc_exp.config.variants import Gate, Gated, Looped, Mix, Residual, Segments, Sparse, Streams
+from mhc_exp.topology import families
 from mhc_exp.topology.charts import CHARTS
 from mhc_exp.topology.init import PRESETS
 
@@ -55,13 +57,16 @@ def variant_problems(config: Config) -> Iterator[Problem]:
         yield Problem("variant.name", f"{name_problem} (it becomes part of the run's name)")
     if isinstance(variant, Residual):
         yield from residual_problems(variant, config.model.width)
-    if isinstance(variant, Streams):
-        yield from _chart(variant.mix, "streams", variant.streams, 64)
-        yield from _mix(variant.mix)
-        yield from _layer_norm(variant)
-        yield from _gates(variant)
-        yield from _init(variant)
-        yield from _read_out(variant)
+    own = families.connection(variant)
+    if own is not None:
+        yield from _chart(own.mix, "streams", own.streams, 64)
+        yield from _mix(own.mix)
+        yield from _layer_norm(own)
+        yield from _gates(own)
+        yield from _init(own)
+        yield from _read_out(own)
+    if isinstance(variant, Looped):
+        yield from looped_problems(variant, config.depth)
     if isinstance(variant, Gated) and variant.bottleneck > config.model.width:
         yield Problem(
             "variant.bottleneck",

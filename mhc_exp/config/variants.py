@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from mhc_exp.config.history_variants import HISTORY_FAMILIES, HistoryVariant
-from mhc_exp.config.ranges import NonNegativeFloat, Positive, PositiveFloat, Range
+from mhc_exp.config.ranges import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Range
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,20 @@ Expansion = Literal["replicate", "learned_scale"]
 """How the embedding becomes n streams: copies, or copies times one learned vector each (LSS, arXiv:2606.03483)."""
 
 
+StreamInit = Literal[
+    "hc_paper",
+    "near_identity",
+    "uniform",
+    "lite_repo",
+    "soft_identity",
+    "mhc_lab",
+    "zero_mix",
+    "circulant_repo",
+    "demo",
+]
+"""Named initial values of stream connections (mhc_exp.topology.init)."""
+
+
 @dataclass(frozen=True)
 class Streams:
     """Wirings that keep n streams (`family: streams`): x' = H_res x + H_post^T F(H_pre x)."""
@@ -133,20 +147,43 @@ class Streams:
     reduce: Literal["sum", "mean", "head", "last_read"]
     """How n streams become the final hidden state; `head` is DeepSeek-V4's learned sigmoid-weighted sum, `last_read`
     the read weights that the last connection predicted (DeepSeek-V4.1; needs read_from=previous)."""
-    init: Literal[
-        "hc_paper",
-        "near_identity",
-        "uniform",
-        "lite_repo",
-        "soft_identity",
-        "mhc_lab",
-        "zero_mix",
-        "circulant_repo",
-        "demo",
-    ]
+    init: StreamInit
     """Named initial values (mhc_exp.topology.init); the mHC paper publishes none."""
     scale_output_init: bool
     """Multiply the initial output projections by sqrt(n), the HC paper's implementation note."""
+
+
+@dataclass(frozen=True)
+class Looped:
+    """Wirings that repeat the middle blocks with the same weights (`family: looped`), each time inside a connection of
+    n streams: x' = H_res x + H_post^T (F(H_pre x) + e_l), F all middle blocks with their inner residuals."""
+
+    name: str
+    family: Literal["looped"]
+    loops: Positive
+    """How often the middle blocks are called."""
+    begin: NonNegative | None
+    """Blocks before the loop, pre-norm, on one stream; null: a quarter of the blocks, rounded down."""
+    end: NonNegative | None
+    """Blocks after the loop, pre-norm, on the mean of the streams; null: a quarter of the blocks, rounded down."""
+    loop_positions: Literal["none", "learned"]
+    """Whether every loop adds a learned vector e_l [C] to the output of the middle blocks."""
+    streams: Annotated[int, Range(minimum=1, maximum=64)]
+    """Number of streams n during the loops."""
+    coefficients: Literal["static", "dynamic"]
+    """Learned constants, or constants plus a projection of the current token's streams; every loop has its own."""
+    norm: Literal["flat_rms", "layer"]
+    """Input norm of the projection: RMS over all n*C numbers (mHC), or LayerNorm of each stream (HC)."""
+    squash: Literal["none", "tanh"]
+    """Applied to the dynamic part before its scale."""
+    alpha: NonNegativeFloat
+    """Initial scale of the dynamic part."""
+    read: Gate
+    write: Gate
+    mix: Mix
+    expand: Expansion
+    init: StreamInit
+    """Named initial values (mhc_exp.topology.init), connection k being loop k; the paper publishes none."""
 
 
 @dataclass(frozen=True)
@@ -226,11 +263,12 @@ class Sparse:
     """Initial standard deviation of the router's weights; at zero all streams would tie for ever."""
 
 
-Variant = Residual | Streams | Gated | Segments | Sparse | HistoryVariant
+Variant = Residual | Streams | Looped | Gated | Segments | Sparse | HistoryVariant
 
 FAMILIES = {
     "residual": Residual,
     "streams": Streams,
+    "looped": Looped,
     "gated": Gated,
     "segments": Segments,
     "sparse": Sparse,

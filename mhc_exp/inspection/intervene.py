@@ -12,8 +12,8 @@ from mhc_exp.analysis.sources import NothingThere
 from mhc_exp.analysis.terminal import RUN, columns_text, command_parser
 from mhc_exp.inspection import changes
 from mhc_exp.inspection.opened import Opened, open_run
+from mhc_exp.topology import families
 from mhc_exp.topology.interventions import Intervention
-from mhc_exp.topology.layout import connections
 from mhc_exp.training.evaluation import columns
 from mhc_exp.training.trainer import Evaluation
 
@@ -28,16 +28,16 @@ def main(arguments: Sequence[str]) -> int:
     if not given.changes and not given.scan:
         raise NothingThere("nothing to change; type at least one of --identity, --token-mean, --ablate 0, --scan, ...")
     with open_run(given.run, given.checkpoint) as opened:
-        variant = opened.variant
-        count = connections(variant, opened.config.depth)
+        streams = opened.connection.streams
+        count = len(families.wrapped(opened.config.variant, opened.config.depth))
         wanted = [*(given.changes or []), *(changes.scan(count, given.scan) if given.scan else [])]
         try:
             for change in wanted:
-                change.check(variant.streams, count)
+                change.check(streams, count)
         except ValueError as error:
             raise NothingThere(str(error)) from error
         opened.load()
-        size = f"{count} connections, {variant.streams} streams"
+        size = f"{count} connections, {streams} streams"
         print(f"{opened.title()}, on {opened.trainer.device}; {size}", flush=True)
         print(_table(opened, [measure(opened, change) for change in [None, *wanted]]))
     return 0

@@ -8,6 +8,7 @@ import numpy as np
 
 from mhc_exp.analysis.sources import NothingThere
 from mhc_exp.inspection.opened import Opened
+from mhc_exp.topology import families
 from mhc_exp.topology import inspection as numbers
 from mhc_exp.topology.gains import per_connection
 from mhc_exp.topology.layout import layout
@@ -25,8 +26,8 @@ class Measured:
     device: str
     tokens: int
     """Tokens of the batch."""
-    sublayers: list[str]
-    """What each connection wraps: `attention 0`, `mlp 0`, ...; `block 0`, ... at block sites."""
+    wrapped: list[str]
+    """What each connection wraps: `attention 0`, `mlp 0`, ...; `block 0`, ... at block sites; `loop 0`, ..."""
     mix: np.ndarray
     """[K, S, S] H_res, mean over tokens."""
     cosine: np.ndarray
@@ -44,7 +45,7 @@ class Measured:
 
 def measure(opened: Opened) -> Measured:
     """Diagnose the checkpoint, and the untrained model for comparison. Raises NothingThere."""
-    variant, batch = opened.variant, diagnosis_batch(opened.batches)
+    own, batch = opened.connection, diagnosis_batch(opened.batches)
     initial = opened.trainer.diagnose(batch)  # the trainer still holds the initial weights
     opened.load()
     found = opened.trainer.diagnose(batch)
@@ -73,19 +74,12 @@ def measure(opened: Opened) -> Measured:
         title=opened.title(),
         device=opened.trainer.device,
         tokens=batch.inputs.size,
-        sublayers=sublayers(count, variant.site),
+        wrapped=families.wrapped(opened.config.variant, opened.config.depth),
         mix=found.mix.mean(axis=1, dtype=np.float64),
         cosine=numbers.cosine_matrices(found.gram),
         lines=lines,
-        scales=numbers.scales(opened.checkpoint.state.model, count, variant.norm),
-        initial_scale=variant.alpha,
-        gradients=numbers.gradient_norms(gradients, count, variant.norm, layout(variant)),
+        scales=numbers.scales(opened.checkpoint.state.model, count, own.norm),
+        initial_scale=own.alpha,
+        gradients=numbers.gradient_norms(gradients, count, own.norm, layout(own)),
         tangent_share=None if mix_gradient is None else numbers.tangent_share(mix_gradient),
     )
-
-
-def sublayers(connections: int, site: str) -> list[str]:
-    """What each connection wraps."""
-    if site == "block":
-        return [f"block {index}" for index in range(connections)]
-    return [f"{('attention', 'mlp')[index % 2]} {index // 2}" for index in range(connections)]

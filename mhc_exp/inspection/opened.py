@@ -19,6 +19,7 @@ from mhc_exp.data import Batch, Task, make_task
 from mhc_exp.runs.checkpoints import Checkpoint, Damaged
 from mhc_exp.runs.directory import RunDirectory, RunRefused
 from mhc_exp.threads import thread_count, thread_limit
+from mhc_exp.topology import families
 from mhc_exp.training.backends import BackendMissing, make_trainer
 from mhc_exp.training.evaluation import held_out
 from mhc_exp.training.probe import Probe, make_probe
@@ -49,9 +50,11 @@ class Opened:
             raise NothingThere(f"{made}: {error}") from error
 
     @property
-    def variant(self) -> Streams:
-        assert isinstance(self.config.variant, Streams)  # open_run refuses the others
-        return self.config.variant
+    def connection(self) -> Streams:
+        """What each connection of the run's wiring is."""
+        found = families.connection(self.config.variant)
+        assert found is not None  # open_run refuses wirings without any
+        return found
 
     def title(self) -> str:
         """Which run and which step."""
@@ -65,10 +68,11 @@ def open_run(word: str, step: int | None) -> Iterator[Opened]:
     """The run that `word` means with its checkpoint of `step` (None: the newest intact one). Raises NothingThere."""
     run = _run(word)
     variant = run.config.variant
-    if not isinstance(variant, Streams):
+    if families.connection(variant) is None:
+        has = "one stream and nothing to mix" if families.streams_of(variant) is None else "connections of another kind"
         raise NothingThere(
-            f"{run.name} is wired as {variant.name}, which has one stream and nothing to mix; "
-            "type a run of a wiring with family: streams, such as hc or mhc (docs/variants.md lists them)"
+            f"{run.name} is wired as {variant.name}, which has {has}; type a run of a wiring "
+            "with family: streams or looped, such as hc or mhc (docs/variants.md lists them)"
         )
     checkpoint = _checkpoint(run, step)
     config = on_this_machine(run.config)

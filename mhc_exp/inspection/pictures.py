@@ -73,7 +73,7 @@ def _matrices(measured: Measured, shades: Shades) -> Figure:
     for axes, index in zip(panels, chosen, strict=False):
         matrix = shades.matrices[index]
         image = axes.imshow(matrix, cmap=shades.cmap, vmin=shades.low, vmax=shades.high)
-        axes.set_title(f"{index} {measured.sublayers[index]}", fontsize=8.5)
+        axes.set_title(f"{index} {measured.wrapped[index]}", fontsize=8.5)
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
         axes.set_xticks([])

@@ -46,7 +46,7 @@ def text(measured: Measured) -> str:
 def _table(measured: Measured, columns: Lines) -> str:
     names = ["connection", *columns]
     rows = [
-        [f"{index} {measured.sublayers[index]}", *(number(values[index]) for values in columns.values())]
+        [f"{index} {measured.wrapped[index]}", *(number(values[index]) for values in columns.values())]
         for index in selection(len(measured.mix))
     ]
     return columns_text([names, *rows], right=range(1, len(names)))

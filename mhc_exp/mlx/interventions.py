@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
+from mhc_exp.mlx.looped import LoopedStreams
 from mhc_exp.mlx.model import Transformer
 from mhc_exp.mlx.streams import HyperConnection, HyperStreams
 from mhc_exp.mlx.wiring import Coefficients
@@ -43,7 +44,7 @@ def count(model: Transformer) -> int:
 
 
 def _connections(model: Transformer) -> list[HyperConnection]:
-    assert isinstance(model.topology, HyperStreams)  # who calls has asked whether the wiring has streams
+    assert isinstance(model.topology, HyperStreams | LoopedStreams)  # who calls has asked families.connection
     return list(model.topology.connections)
 
 

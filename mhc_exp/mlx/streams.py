@@ -14,7 +14,7 @@ from mlx import nn
 from mhc_exp.config.variants import Gate, Streams
 from mhc_exp.mlx.charts import chart
 from mhc_exp.mlx.expansion import Expand
-from mhc_exp.mlx.wiring import Branch, Coefficients, Observer, Sublayer, contract, projected, whole_block
+from mhc_exp.mlx.wiring import Branch, Coefficients, Observer, Sublayer, contract, projected, with_residuals
 from mhc_exp.topology.layout import NORM_EPS, connections, layout, mixing_share, parameter_shapes, readout_shapes
 
 
@@ -35,7 +35,7 @@ class HyperStreams(nn.Module):
         batch, time, width = x.shape
         branches: Sequence[Branch] = sublayers
         if self._variant.site == "block":
-            branches = [whole_block(*pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
+            branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
         streams, waiting = self.expand(x.reshape(-1, width)), None
         for connection, branch in zip(self.connections, branches, strict=True):
             predicted = coefficients = connection.coefficients(streams)

@@ -12,6 +12,7 @@ from mhc_exp.mlx.history.denseformer import DepthWeightedAverages
 from mhc_exp.mlx.history.mixing import HistoryMixing
 from mhc_exp.mlx.history.muddformer import MultiwayDense
 from mhc_exp.mlx.history.value_residual import ValueResiduals
+from mhc_exp.mlx.looped import LoopedStreams
 from mhc_exp.mlx.residual import ResidualStream
 from mhc_exp.mlx.segments import SegmentStreams
 from mhc_exp.mlx.sparse import SparseStreams
@@ -20,6 +21,7 @@ from mhc_exp.mlx.streams import HyperStreams
 FAMILIES = {
     "residual": ResidualStream,
     "streams": HyperStreams,
+    "looped": LoopedStreams,
     "gated": GatedStreams,
     "segments": SegmentStreams,
     "sparse": SparseStreams,

@@ -5,7 +5,7 @@ Mirrors mhc_exp/torch/wiring.py. Axes: B batch, T time, N = B*T tokens, S stream
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import mlx.core as mx
@@ -52,11 +52,12 @@ def projected(x: mx.array, weight: mx.array) -> mx.array:
     return (weight @ flat.T) * mx.rsqrt(mx.square(flat).mean(1) + NORM_EPS)
 
 
-def whole_block(attention: Branch, mlp: Branch) -> Branch:
-    """A block that keeps its inner residuals."""
+def with_residuals(sublayers: Sequence[Branch]) -> Branch:
+    """Sublayers in turn, each added to what it reads: one or more blocks that keep their inner residuals."""
 
-    def block(x: mx.array) -> mx.array:
-        x = x + attention(x)
-        return x + mlp(x)
+    def blocks(x: mx.array) -> mx.array:
+        for sublayer in sublayers:
+            x = x + sublayer(x)
+        return x
 
-    return block
+    return blocks

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from mhc_exp.config.variants import Variant
-from mhc_exp.topology import gated, residual, segments, sparse, streams
+from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.topology import gated, looped, residual, segments, sparse, streams
 from mhc_exp.topology.body_scale import BodyScale
 from mhc_exp.topology.history import attnres, deep_cross_attention, denseformer, mixing, muddformer, value_residual
 
 FAMILIES: dict[str, ModuleType] = {
     "residual": residual,
     "streams": streams,
+    "looped": looped,
     "gated": gated,
     "segments": segments,
     "sparse": sparse,
@@ -34,8 +35,13 @@ def values(variant: Variant, width: int, depth: int, seed: int) -> dict[str, np.
 
 
 def flops_per_token(variant: Variant, width: int, depth: int) -> float:
-    """Forward FLOPs per token of the wiring: what it adds to the body."""
+    """Forward FLOPs per token of the wiring's own arithmetic; what blocks cost that are called again is not in it."""
     return FAMILIES[variant.family].flops_per_token(variant, width, depth)
+
+
+def passes(variant: Variant, depth: int) -> list[int]:
+    """How often each of the `depth` blocks is called in one forward pass: once, unless the wiring repeats it."""
+    return _optional(variant, "passes", [1] * depth, depth)
 
 
 def kept(variant: Variant, depth: int) -> float:
@@ -46,6 +52,16 @@ def kept(variant: Variant, depth: int) -> float:
 def streams_of(variant: Variant) -> int | None:
     """Streams (or segments) whose coefficients the wiring reports to an observer; None if it keeps one state."""
     return _optional(variant, "streams_of", None)
+
+
+def connection(variant: Variant) -> Streams | None:
+    """What each connection is, in the words of the stream family; None if the wiring is not made of those."""
+    return _optional(variant, "connection", None)
+
+
+def wrapped(variant: Variant, depth: int) -> list[str]:
+    """What each of these connections wraps, in the order in which they are called (`attention 0`, `loop 2`)."""
+    return _optional(variant, "wrapped", [], depth)
 
 
 def mix_rows(variant: Variant, names: list[str]) -> list[tuple[str, slice]]:

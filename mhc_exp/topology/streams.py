@@ -27,7 +27,13 @@ def body_scale(variant: Streams, depth: int) -> BodyScale:
 
 
 def flops_per_token(variant: Streams, width: int, depth: int) -> float:
-    """Forward FLOPs per token of the wiring: projection, chart (free if static), read, mix, write, expansion."""
+    """Forward FLOPs per token of the wiring: its connections and the expansion."""
+    scaling = expansion_flops(variant.expand, variant.streams, width)
+    return connections(variant, depth) * connection_flops(variant, width) + scaling
+
+
+def connection_flops(variant: Streams, width: int) -> float:
+    """Forward FLOPs per token of one connection: projection, chart (free if static), read, mix, write."""
     streams, sizes = variant.streams, layout(variant)
     mixing = 0 if variant.mix.chart == "identity" else 2 * streams**2 * width
     apply = 2 * streams * width + mixing + 2 * streams * width
@@ -36,8 +42,19 @@ def flops_per_token(variant: Streams, width: int, depth: int) -> float:
         columns = sizes.total * streams * width if variant.norm == "flat_rms" else (sizes.total * width)
         predict = 2.0 * columns + 3 * streams * width
         predict += CHARTS[variant.mix.chart].flops(streams, variant.mix)
-    scaling = expansion_flops(variant.expand, streams, width)
-    return connections(variant, depth) * (apply + predict) + scaling
+    return apply + predict
+
+
+def connection(variant: Streams) -> Streams:
+    """What each connection is."""
+    return variant
+
+
+def wrapped(variant: Streams, depth: int) -> list[str]:
+    """What each connection wraps: a block, or one of its sublayers."""
+    if variant.site == "block":
+        return [f"block {block}" for block in range(depth)]
+    return [f"{sublayer} {block}" for block in range(depth) for sublayer in ("attention", "mlp")]
 
 
 def kept(variant: Streams, depth: int) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mhc_exp.topology.interventions import Intervention
+from mhc_exp.torch.looped import LoopedStreams
 from mhc_exp.torch.model import Transformer
 from mhc_exp.torch.streams import HyperConnection, HyperStreams
 from mhc_exp.torch.wiring import Coefficients
@@ -44,7 +45,7 @@ def count(model: Transformer) -> int:
 
 
 def _connections(model: Transformer) -> list[HyperConnection]:
-    assert isinstance(model.topology, HyperStreams)  # who calls has asked whether the wiring has streams
+    assert isinstance(model.topology, HyperStreams | LoopedStreams)  # who calls has asked families.connection
     return list(model.topology.connections)
 
 

@@ -24,7 +24,7 @@ from mhc_exp.torch.wiring import (
     at_least_single,
     contract,
     projected,
-    whole_block,
+    with_residuals,
 )
 
 
@@ -46,7 +46,7 @@ class HyperStreams(nn.Module):
         batch, time, width = x.shape
         branches: Sequence[Branch] = sublayers
         if self.variant.site == "block":
-            branches = [whole_block(*pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
+            branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
         streams, waiting = self.expand(x.reshape(-1, width)), None
         for connection, branch in zip(self.connections, branches, strict=True):
             predicted = coefficients = connection.coefficients(streams)

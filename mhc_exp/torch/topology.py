@@ -12,6 +12,7 @@ from mhc_exp.torch.history.denseformer import DepthWeightedAverages
 from mhc_exp.torch.history.mixing import HistoryMixing
 from mhc_exp.torch.history.muddformer import MultiwayDense
 from mhc_exp.torch.history.value_residual import ValueResiduals
+from mhc_exp.torch.looped import LoopedStreams
 from mhc_exp.torch.residual import ResidualStream
 from mhc_exp.torch.segments import SegmentStreams
 from mhc_exp.torch.sparse import SparseStreams
@@ -20,6 +21,7 @@ from mhc_exp.torch.streams import HyperStreams
 FAMILIES = {
     "residual": ResidualStream,
     "streams": HyperStreams,
+    "looped": LoopedStreams,
     "gated": GatedStreams,
     "segments": SegmentStreams,
     "sparse": SparseStreams,

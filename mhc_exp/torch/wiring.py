@@ -5,7 +5,7 @@ Mirrors mhc_exp/mlx/wiring.py. Axes: B batch, T time, N = B*T tokens, S streams,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -58,11 +58,12 @@ def projected(x: Tensor, weight: Tensor) -> Tensor:
     return (weight @ flat.t()) * torch.rsqrt(flat.square().mean(1) + NORM_EPS)
 
 
-def whole_block(attention: Branch, mlp: Branch) -> Branch:
-    """A block that keeps its inner residuals."""
+def with_residuals(sublayers: Sequence[Branch]) -> Branch:
+    """Sublayers in turn, each added to what it reads: one or more blocks that keep their inner residuals."""
 
-    def block(x: Tensor) -> Tensor:
-        x = x + attention(x)
-        return x + mlp(x)
+    def blocks(x: Tensor) -> Tensor:
+        for sublayer in sublayers:
+            x = x + sublayer(x)
+        return x
 
-    return block
+    return blocks

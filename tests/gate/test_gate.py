@@ -7,6 +7,7 @@ the same marker `gate`.
 from __future__ import annotations
 
 import gc
+import importlib
 
 import numpy as np
 import pytest
@@ -103,13 +104,45 @@ def test_a_state_of_one_backend_continues_on_the_other(wiring):
 @pytest.mark.gate("budget")
 @every_wiring
 def test_the_body_costs_the_same_under_every_wiring(wiring):
-    def body(overrides):
-        config = cases.tiny(overrides)
+    """The same parameters, and the same FLOPs but for the blocks that it calls again."""
+
+    def body(*overrides):
+        config = cases.tiny([*overrides])
         own = families.flops_per_token(config.variant, config.model.width, config.depth)
         shapes = {name: entry.shape for name, entry in body_table(config, cases.VOCABULARY).items()}
-        return shapes, pytest.approx(forward_flops_per_token(config, cases.VOCABULARY) - own)
+        return shapes, forward_flops_per_token(config, cases.VOCABULARY) - own
 
-    assert body(cases.WIRINGS[wiring]) == body(cases.WIRINGS["baseline"])
+    names = cases.WIRINGS[wiring]
+    variant = cases.tiny(names).variant
+    for depth in (2, 5):
+        shapes, flops = body(*names, f"depth={depth}")
+        assert shapes == body("variant=baseline", f"depth={depth}")[0]
+        calls = sum(families.passes(variant, depth))
+        assert flops == pytest.approx(body("variant=baseline", f"depth={calls}")[1])
+
+
+@pytest.mark.gate("passes")
+@both_backends
+@every_wiring
+def test_every_block_is_called_as_often_as_is_stated(wiring, backend, monkeypatch):
+    config = cases.tiny([*cases.WIRINGS[wiring], "depth=5"])
+    trainer, calls = cases.TRAINERS[backend](config), []
+    model = importlib.import_module(f"mhc_exp.{backend}.model")
+
+    def counted(method):
+        def call(self, *inputs):
+            calls.append(id(self))
+            return method(self, *inputs)
+
+        return call
+
+    monkeypatch.setattr(model.Attention, "attend", counted(model.Attention.attend))
+    monkeypatch.setattr(model.MLP, "inner", counted(model.MLP.inner))
+    scores(trainer, cases.batch().inputs)
+    stated = families.passes(config.variant, config.depth)
+    assert len(stated) == 5
+    for name in ("attention", "mlp"):
+        assert [calls.count(id(getattr(block, name))) for block in trainer.model.blocks] == stated
 
 
 TEMPORARIES = {
@@ -126,8 +159,8 @@ TEMPORARIES = {
 @pytest.mark.gate("memory")
 @every_wiring
 def test_as_much_is_kept_between_sublayers_as_is_stated(wiring):
-    """Tensors [B, T, C] alive in the last MLP. Beside the state there may be the embedding, the MLP's input, that after
-    its norm, and the attention's output, which Python still holds.
+    """Tensors [B, T, C] alive in the MLP where most are. Beside the state there may be the embedding, the MLP's input,
+    that after its norm, and the attention's output, which Python still holds.
     """
     import torch
 
@@ -141,11 +174,11 @@ def test_as_much_is_kept_between_sublayers_as_is_stated(wiring):
         return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() / 4 / size for tensor in tensors}
 
     before = storages()
-    hook = trainer.model.blocks[-1].mlp.up.register_forward_pre_hook(lambda *_: alive.append(storages()))
+    for block in trainer.model.blocks:
+        block.mlp.up.register_forward_pre_hook(lambda *_: alive.append(storages()))
     with torch.no_grad():
         trainer.model(torch.from_numpy(tokens.astype(np.int64)))
-    hook.remove()
-    found = sum(alive[0][pointer] for pointer in alive[0].keys() - before.keys())
+    found = max(sum(one[pointer] for pointer in one.keys() - before.keys()) for one in alive)
     stated = families.kept(config.variant, config.depth)
     assert stated - 0.01 <= found <= stated + TEMPORARIES.get(wiring, 0) + 4.01
 

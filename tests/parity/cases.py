@@ -112,6 +112,21 @@ COMPOSED = {
     ],
     "xhc newton": ["variant=xhc", "variant.mix.solver=newton", "variant.init=circulant_repo"],
     "xhc exp transposed clamped": ["variant=xhc", "variant.mix.chart=exp", "variant.mix.apply=transposed"],
+    "hyperloop between two blocks": ["variant=hyperloop", "depth=4"],
+    "hyperloop after two blocks, once": [
+        "variant=hyperloop", "variant.begin=2", "variant.end=0", "variant.loops=1", "depth=3",
+    ],
+    "hyperloop before a block, without positions": [
+        "variant=hyperloop", "variant.begin=0", "variant.end=1", "variant.loops=2", "variant.loop_positions=none",
+    ],
+    "hyperloop sinkhorn learned_scale": [
+        "variant=hyperloop", "variant.mix.chart=sinkhorn", "variant.expand=learned_scale",
+    ],
+    "hyperloop leaky circulant": ["variant=hyperloop", "variant.mix.chart=circulant", "variant.mix.budget=2.0"],
+    "hyperloop identity static": [
+        "variant=hyperloop", "variant.mix.chart=identity", "variant.coefficients=static", "variant.streams=2",
+    ],
+    "hyperloop per-stream norm": ["variant=hyperloop", "variant.norm=layer", "variant.squash=tanh"],
     "deepseek_v41 learned_scale": ["variant=deepseek_v41", "variant.expand=learned_scale"],
     "go_mhc single pass learned_scale": [
         "variant=go_mhc", "variant.read_from=previous", "variant.reduce=last_read", "variant.expand=learned_scale",

@@ -35,10 +35,11 @@ WIRINGS = {
     "identity_hc": ["variant=identity_hc"],
     "deepseek_v4": ["variant=deepseek_v4"],
     "blocks": ["variant=mhc", "variant.site=block", "depth=4"],
+    "loops": ["variant=hyperloop", "variant.loops=4", "variant.begin=1"],
 }
 STREAMS = 4
 CONNECTIONS = 4
-"""Of two blocks at sublayer sites, and of four at block sites."""
+"""Of two blocks at sublayer sites, of four at block sites, and of four loops."""
 BACKENDS = {"torch": "cpu", "mlx": "mlx"}
 
 
@@ -151,7 +152,7 @@ def test_a_stream_that_nobody_reads_may_go(backend):
 # --- dL/dH_res -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wiring", ["hc", "mhc", "mhc static", "deepseek_v4"])
+@pytest.mark.parametrize("wiring", ["hc", "mhc", "mhc static", "deepseek_v4", "loops"])
 def test_the_gradient_of_the_mixing_equals_finite_differences_of_the_reference(wiring, monkeypatch):
     """One direction for all connections and tokens at once, on torch; MLX below."""
     _, probe, config = model("torch", WIRINGS[wiring])

@@ -10,7 +10,19 @@ import pytest
 @pytest.mark.parametrize("backend", cases.TRAINERS)
 @pytest.mark.parametrize(
     "wiring",
-    ["baseline", "hc", "mhc", "deepseek_v4", "layer_scale", "deepnorm", "laurel", "gated_residual", "vwn", "xhc"],
+    [
+        "baseline",
+        "hc",
+        "mhc",
+        "deepseek_v4",
+        "layer_scale",
+        "deepnorm",
+        "laurel",
+        "gated_residual",
+        "vwn",
+        "xhc",
+        "hyperloop",
+    ],
 )
 def test_bfloat16_is_near_float32_and_trains(wiring, backend):
     batch = cases.batch()
@@ -37,7 +49,8 @@ def test_coefficients_stay_in_float32_under_bfloat16(backend):
 
 
 @pytest.mark.parametrize(
-    "wiring", ["baseline", "hc", "mhc", "rezero", "deepnorm", "laurel", "gated_residual", "frac", "vwn", "xhc"]
+    "wiring",
+    ["baseline", "hc", "mhc", "rezero", "deepnorm", "laurel", "gated_residual", "frac", "vwn", "xhc", "hyperloop"],
 )
 def test_matrix_products_run_in_bfloat16_and_streams_in_float32_on_mlx(wiring, monkeypatch):
     """As autocast does in PyTorch, whatever the wiring: otherwise a comparison of wirings compares precisions."""

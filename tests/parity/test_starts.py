@@ -8,9 +8,10 @@ import pytest
 
 from mhc_exp.body import reference
 from mhc_exp.body.parameters import fingerprint, initial_parameters, is_connection
+from mhc_exp.config.checks import check
 from mhc_exp.config.variants import Sparse, Streams
 from mhc_exp.topology.charts import CHARTS
-from mhc_exp.topology.families import equals_prenorm_at_step_0, mix_rows, streams_of
+from mhc_exp.topology.families import connection, equals_prenorm_at_step_0, mix_rows, streams_of, wrapped
 from mhc_exp.topology.gains import mean_cosine
 from mhc_exp.topology.init import PRESETS
 from mhc_exp.topology.layout import layout
@@ -35,7 +36,17 @@ UNIT_WRITES = {
 
 STARTS = {**cases.WIRINGS, **PRESET_CASES, **UNIT_WRITES}
 DEPTH = ["depth=3"]
-DIFFERENT = ("none", "post_norm", "rezero", "deepnorm", "demo_hc", "demo_mhc", "mhc lite_repo", "mhc soft_identity")
+DIFFERENT = (
+    "none",
+    "post_norm",
+    "rezero",
+    "deepnorm",
+    "demo_hc",
+    "demo_mhc",
+    "mhc lite_repo",
+    "mhc soft_identity",
+    "hyperloop",
+)
 """Starts that are not the pre-norm transformer, by construction and by more than rounding."""
 
 
@@ -86,17 +97,18 @@ def double(config):
 def parts(config, gradients):
     """Gradients of connection parameters, split into the rows of read, write and mix where they are packed."""
     own = {name: gradient for name, gradient in gradients.items() if is_connection(name)}
-    if not isinstance(config.variant, Streams):
+    wiring = connection(config.variant)
+    if wiring is None:
         yield from parts_of_another_family(config, own)
         return
-    sizes = layout(config.variant)
+    sizes = layout(wiring)
     for name, gradient in own.items():
         leaf = name.rpartition(".")[2]
         if leaf == "scale":
             yield from ((f"{name} {part}", gradient[part : part + 1]) for part in range(len(gradient)))
-        elif "readout" in name or ".norm." in name or ".expand." in name:
+        elif "connections" not in name or ".norm." in name:
             yield name, gradient
-        elif leaf == "weight" and config.variant.norm == "layer":
+        elif leaf == "weight" and wiring.norm == "layer":
             yield from ((f"{name} {part}", gradient[rows]) for part, rows in
                         (("read", slice(0, 1)), ("write", slice(1, 2)), ("mix", slice(2, None))))  # fmt: skip
         else:
@@ -159,15 +171,15 @@ def invisible(config, seen):
     forgetting rates have no unit sums and hide nothing. The read that the last connection predicts for the next one is
     used only if the read-out is that next one.
     """
-    if isinstance(config.variant, Streams):
-        return unread(config, seen) | unmixed(config, seen)
+    wiring = connection(config.variant)
+    if wiring is not None:
+        return unread(config, wiring, seen) | unmixed(config, wiring, seen)
     return unseen_by_a_sparse_wiring(config, seen) if isinstance(config.variant, Sparse) else set()
 
 
 def last_connection(config):
-    at_blocks = isinstance(config.variant, Streams) and config.variant.site == "block"
-    index = config.depth - 1 if at_blocks else 2 * config.depth - 1
-    return f"topology.connections.{index}."
+    count = len(wrapped(config.variant, config.depth)) or 2 * config.depth
+    return f"topology.connections.{count - 1}."
 
 
 def unseen_by_a_sparse_wiring(config, seen):
@@ -194,15 +206,14 @@ def unit_sums(spec):
     return sums if spec.apply == "plain" else sums[::-1]
 
 
-def unread(config, seen):
-    if config.variant.read_from == "current" or config.variant.reduce == "last_read":
+def unread(config, wiring, seen):
+    if wiring.read_from == "current" or wiring.reduce == "last_read":
         return set()
-    reads = (" read", "scale 0") if config.variant.norm == "flat_rms" else (" read",)
+    reads = (" read", "scale 0") if wiring.norm == "flat_rms" else (" read",)
     return {name for name in seen if name.startswith(last_connection(config)) and name.endswith(reads)}
 
 
-def unmixed(config, seen):
-    variant = config.variant
+def unmixed(config, variant, seen):
     mixing = {name for name in seen if name.endswith(" mix")}
     if variant.norm == "flat_rms":  # HC's scale of the mixing is also that of the read
         mixing |= {name for name in seen if name.endswith("scale 2")}
@@ -249,6 +260,17 @@ def test_demo_hc_streams_stay_identical_for_ever():
     assert max(value for name, value in seen.items() if name.endswith("mix")) > 1e-4
     assert max(value for name, value in seen.items() if name.endswith(("read", "write"))) < 1e-12
     assert mean_cosine(trainer.diagnose(cases.batch()).gram) == pytest.approx(1.0, abs=1e-14)
+
+
+@pytest.mark.parametrize(("init", "part"), [("near_identity", False), ("zero_mix", True), ("uniform", True)])
+def test_streams_of_a_single_loop_part_only_if_the_preset_tells_them_apart(init, part):
+    """Which is why config.looped_rules refuses the others."""
+    config = cases.tiny(["variant=hyperloop", "variant.loops=1", f"variant.init={init}", *DEPTH])
+    trainer, seen = trained_in_double(config, steps=8)
+    assert max(value for name, value in seen.items() if name.endswith(("read", "write"))) > 1e-4
+    apart = 1 - mean_cosine(trainer.diagnose(cases.batch()).gram)
+    assert (apart > 1e-10) == part
+    assert any("as copies" in problem.message for problem in check(config)) == (not part)
 
 
 @pytest.mark.parametrize("start", PRESET_CASES)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from mhc_exp.body import reference
-from mhc_exp.config.variants import Streams
+from mhc_exp.config.variants import Looped
 from mhc_exp.topology import families
 from mhc_exp.topology import reference as topology
 from mhc_exp.topology.layout import mixing_share
+from mhc_exp.topology.looped import middle
+from mhc_exp.topology.reference.arithmetic import with_residuals
 
 CASES = cases.WIRINGS | {f"mhc, {name}": ["variant=mhc", *options] for name, options in cases.BODIES.items()}
 
@@ -79,7 +81,8 @@ def test_diagnosed_coefficients_equal_the_numpy_reference(problem, backend):
     if streams is None:
         assert diagnosis is None
         return
-    if not isinstance(config.variant, Streams):
+    own_connection = families.connection(config.variant)
+    if own_connection is None:
         sublayers = 2 * config.depth
         assert diagnosis.read.shape == diagnosis.write.shape == (sublayers, *diagnosis.read.shape[1:-1], streams)
         return
@@ -87,12 +90,15 @@ def test_diagnosed_coefficients_equal_the_numpy_reference(problem, backend):
     x = exact["embed.weight"][batch.inputs]
     if "positions.weight" in exact:
         x = x + exact["positions.weight"][: batch.inputs.shape[1]]
-    x = np.repeat(x[..., None, :], config.variant.streams, axis=-2) * exact.get("topology.expand.weight", 1.0)
+    if isinstance(config.variant, Looped):
+        x = with_residuals(reference.sublayers(exact, config)[: 2 * middle(config.variant, config.depth)[0]])(x)
+    x = np.repeat(x[..., None, :], streams, axis=-2) * exact.get("topology.expand.weight", 1.0)
     prefix = "topology.connections.0."
     own = {name[len(prefix) :]: value for name, value in exact.items() if name.startswith(prefix)}
-    share = mixing_share(config.variant.mix, len(diagnosis.read))
-    read, write, mix = topology.coefficients(x, own, config.variant, share)
-    if config.variant.read_from == "previous":
+    assert len(diagnosis.read) == len(families.wrapped(config.variant, config.depth))
+    share = mixing_share(own_connection.mix, len(diagnosis.read))
+    read, write, mix = topology.coefficients(x, own, own_connection, share)
+    if own_connection.read_from == "previous":
         read = np.eye(streams)[0]
     pairs = [
         (diagnosis.read[0], read.reshape(-1, streams)),

@@ -133,6 +133,7 @@ def test_utilisation_is_reported_only_where_the_peak_is_known():
         "frac",
         "vwn",
         "xhc",
+        "hyperloop",
         "demo_hc",
     ],
 )

@@ -148,7 +148,7 @@ JOBS = {
     "seed": 9,
     "sinkhorn_iterations": 6,
     "streams": 8,
-    "wirings": 99,
+    "wirings": 102,
 }
 
 

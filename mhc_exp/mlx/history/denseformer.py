@@ -12,7 +12,7 @@ from mlx import nn
 
 from mhc_exp.config.history_variants import DenseFormer
 from mhc_exp.mlx.history.blocks import unbind, weighted_sum
-from mhc_exp.mlx.wiring import Observer, Sublayer, whole_block
+from mhc_exp.mlx.wiring import Observer, Sublayer, with_residuals
 from mhc_exp.topology.history.denseformer import sources
 
 
@@ -27,7 +27,7 @@ class DepthWeightedAverages(nn.Module):
         outputs = [x.astype(mx.float32)]
         x = outputs[0]
         for average, attention, mlp in zip(self.connections, sublayers[::2], sublayers[1::2], strict=True):
-            outputs.append(whole_block(attention, mlp)(x))
+            outputs.append(with_residuals((attention, mlp))(x))
             x = average(outputs)
         return x
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mhc_exp.body.flops import forward_flops_per_token
+from mhc_exp.body.flops import body_flops_per_token, forward_flops_per_token
 from mhc_exp.body.parameters import body_table
 from mhc_exp.config.compose import compose
-from mhc_exp.config.variants import Sparse, Streams, Variant
+from mhc_exp.config.variants import Looped, Sparse, Streams, Variant
 from mhc_exp.topology import families
 from mhc_exp.topology.init import PRESETS
 
@@ -24,6 +24,7 @@ LETTERS = {
     "fixed": "f",
     "bottleneck": "b",
     "window": "H",
+    "loops": "r",
 }
 """Key of a variant -> its letter in formulas; beside them C is the width, L the depth and s `mix.expansion`."""
 
@@ -37,7 +38,7 @@ class Facts:
     parameters_share: float
     """Relative to the body's."""
     flops_share: float
-    """Forward FLOPs per token added, relative to the body's."""
+    """Forward FLOPs per token added, relative to a body whose blocks are called once."""
     kept: float
     """Tensors [B, T, C] carried between sublayers, at most."""
     equals_prenorm: bool
@@ -51,11 +52,11 @@ def facts(name: str) -> Facts:
     config = compose([f"variant={name}", *size])
     body = sum(int(np.prod(entry.shape)) for entry in body_table(config, VOCABULARY).values())
     added = count(name, WIDTH, DEPTH)
-    flops = families.flops_per_token(config.variant, WIDTH, DEPTH)
+    once = body_flops_per_token(config, VOCABULARY, DEPTH)
     return Facts(
         parameters=added,
         parameters_share=added / body,
-        flops_share=flops / (forward_flops_per_token(config, VOCABULARY) - flops),
+        flops_share=forward_flops_per_token(config, VOCABULARY) / once - 1,
         kept=families.kept(config.variant, DEPTH),
         equals_prenorm=families.equals_prenorm_at_step_0(config.variant),
         streams_differ=_streams_differ(config.variant),
@@ -63,7 +64,7 @@ def facts(name: str) -> Facts:
 
 
 def _streams_differ(variant: Variant) -> bool | None:
-    if not isinstance(variant, Streams | Sparse):
+    if not isinstance(variant, Streams | Looped | Sparse):
         return None
     return PRESETS[variant.init].separates or variant.expand == "learned_scale"
 
@@ -71,7 +72,7 @@ def _streams_differ(variant: Variant) -> bool | None:
 def sizes(variant: Variant, width: int, depth: int) -> dict[str, int]:
     """What the letters of a formula mean for this variant."""
     own = {letter: getattr(variant, key) for key, letter in LETTERS.items() if hasattr(variant, key)}
-    if isinstance(variant, Streams | Sparse):
+    if isinstance(variant, Streams | Looped | Sparse):
         own["s"] = variant.mix.expansion
     return {"C": width, "L": depth, **own}
 

@@ -94,4 +94,22 @@ ENTRIES = (
             "gradient, the score that scales the write has.",
         ),
     ),
+    Entry(
+        name="hyperloop",
+        title="Hyperloop Transformer",
+        source="arXiv:2604.21254, section 3 and tables 1 and 6",
+        equation="y' = H_res y + H_post (F(H_pre y) + e_l) in loop l = 1 ... r, F = all middle blocks with their inner "
+        "residuals; H_pre, H_post as mhc, H_res = diag(sigmoid(z)); before it and on the mean of y: x' = x + F(x)",
+        parameters="r * ((n * C + 1) * 3 * n + 3 + C)",
+        state="y [B, T, n, C] and the middle blocks' own x [B, T, C] during the loops; x alone before and after them",
+        open_choices=(
+            "Shares of begin, middle and end: the paper's quarter, half and quarter of the parameters are here those "
+            "of the blocks (`variant.begin` and `variant.end`, null: L // 4, so below 4 blocks all are repeated).",
+            "Initial values are not published: `zero_mix` has the read and write of mhc's lite_repo and H_res = 1/2, "
+            "where its gradient is largest; e_l = 0; alpha = 0.01 and the norm's eps are mHC's.",
+            "The body's factor 1/sqrt(2L) counts blocks with weights, not calls: bodies start alike under all wirings.",
+            "A run has as many parameters as others of its depth and more FLOPs (`families.passes`). The paper "
+            "compares at equal calls: `depth=8` (2 + 3 x 4 + 2) beside `variant=baseline depth=16`.",
+        ),
+    ),
 )

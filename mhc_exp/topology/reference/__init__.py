@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mhc_exp.config.variants import Variant
-from mhc_exp.topology.reference import gated, residual, segments, sparse, streams
+from mhc_exp.topology.reference import gated, looped, residual, segments, sparse, streams
 from mhc_exp.topology.reference.arithmetic import Parameters, Sublayer, below
 from mhc_exp.topology.reference.charts import chart
 from mhc_exp.topology.reference.history import (
@@ -29,6 +29,7 @@ __all__ = ["Parameters", "Sublayer", "birkhoff_projection", "chart", "coefficien
 FORWARD = {
     "residual": residual.forward,
     "streams": streams.forward,
+    "looped": looped.forward,
     "gated": gated.forward,
     "segments": segments.forward,
     "sparse": sparse.forward,

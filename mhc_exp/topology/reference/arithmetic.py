@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,14 +30,15 @@ def below(prefix: str, parameters: Parameters) -> Parameters:
     return {name[len(prefix) :]: value for name, value in parameters.items() if name.startswith(prefix)}
 
 
-def whole_block(attention: Branch, mlp: Branch) -> Branch:
-    """A block that keeps its inner residuals."""
+def with_residuals(sublayers: Sequence[Branch]) -> Branch:
+    """Sublayers in turn, each added to what it reads: one or more blocks that keep their inner residuals."""
 
-    def block(x: np.ndarray) -> np.ndarray:
-        x = x + attention(x)
-        return x + mlp(x)
+    def blocks(x: np.ndarray) -> np.ndarray:
+        for sublayer in sublayers:
+            x = x + sublayer(x)
+        return x
 
-    return block
+    return blocks
 
 
 def rms(x: np.ndarray, eps: float) -> np.ndarray:

@@ -19,7 +19,7 @@ from mhc_exp.topology.reference.arithmetic import (
     rms,
     sigmoid,
     softmax,
-    whole_block,
+    with_residuals,
 )
 from mhc_exp.topology.reference.charts import chart
 from mhc_exp.topology.reference.expansion import expand
@@ -35,7 +35,7 @@ def forward(x0: np.ndarray, sublayers: Sequence[Sublayer], parameters: Parameter
     waiting = np.eye(variant.streams)[0]
     branches: Sequence[Branch] = sublayers
     if variant.site == "block":
-        branches = [whole_block(*pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
+        branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
     share = mixing_share(variant.mix, len(branches))
     for index, branch in enumerate(branches):
         own = below(f"connections.{index}.", parameters)

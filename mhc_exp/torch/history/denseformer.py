@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mhc_exp.config.history_variants import DenseFormer
 from mhc_exp.topology.history.denseformer import sources
 from mhc_exp.torch.history.blocks import at_least_single, weighted_sum
-from mhc_exp.torch.wiring import Observer, Sublayer, whole_block
+from mhc_exp.torch.wiring import Observer, Sublayer, with_residuals
 
 
 class DepthWeightedAverages(nn.Module):
@@ -28,7 +28,7 @@ class DepthWeightedAverages(nn.Module):
         outputs = [at_least_single(x)]
         x = outputs[0]
         for average, attention, mlp in zip(self.connections, sublayers[::2], sublayers[1::2], strict=True):
-            outputs.append(whole_block(attention, mlp)(x))
+            outputs.append(with_residuals((attention, mlp))(x))
             x = average(outputs)
         return x
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mhc_exp.config.history_variants import DenseFormer
 from mhc_exp.topology.history.denseformer import sources
-from mhc_exp.topology.reference.arithmetic import Parameters, Sublayer, whole_block
+from mhc_exp.topology.reference.arithmetic import Parameters, Sublayer, with_residuals
 
 
 def forward(x0: np.ndarray, sublayers: Sequence[Sublayer], parameters: Parameters, variant: DenseFormer) -> np.ndarray:
@@ -16,7 +16,7 @@ def forward(x0: np.ndarray, sublayers: Sequence[Sublayer], parameters: Parameter
     outputs, x = [x0], x0
     indices = sources(variant, len(sublayers) // 2)
     for block, (attention, mlp) in enumerate(zip(sublayers[::2], sublayers[1::2], strict=True)):
-        x = whole_block(attention, mlp)(x)
+        x = with_residuals((attention, mlp))(x)
         outputs.append(x)
         if indices[block]:
             alpha = parameters[f"connections.{block}.weight"]
