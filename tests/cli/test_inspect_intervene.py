@@ -26,12 +26,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        words = ["dataset=text", "dataset.path=text.txt", "variant=mhc", "training=smoke", "tracking=local"]
-        sizes = ["depth=2", "model.width=16", "model.heads=2", "model.seq_len=16", "backend=cpu", "backend.threads=1"]
-        steps = ["training.steps=4", "training.checkpoint_every=2", "training.eval_batches=3", "name=mine"]
-        result = launch(compose([*words, *sizes, *steps]), sweep=None, command=["mhc-exp"], multirun=False)
-        assert result.state == "done"
+        train("variant=mhc", "name=mine")
     return root
+
+
+def train(*words: str) -> None:
+    """Four steps of a small model on text.txt of the current directory."""
+    what = ["dataset=text", "dataset.path=text.txt", "training=smoke", "tracking=local"]
+    sizes = ["depth=2", "model.width=16", "model.heads=2", "model.seq_len=16", "backend=cpu", "backend.threads=1"]
+    steps = ["training.steps=4", "training.checkpoint_every=2", "training.eval_batches=3"]
+    result = launch(compose([*what, *sizes, *steps, *words]), sweep=None, command=["mhc-exp"], multirun=False)
+    assert result.state == "done"
 
 
 @pytest.fixture
@@ -89,6 +94,19 @@ def test_intervene_begins_with_the_loss_of_the_run_and_ends_where_nothing_change
     assert note.startswith("nats per token on 3 held-out batches, ")
 
 
+def test_a_wiring_that_repeats_blocks_is_opened_loop_by_loop(door: Door, capfd: pytest.CaptureFixture[str]) -> None:
+    train("variant=hyperloop", "name=loops", "variant.loops=3")
+    capfd.readouterr()
+    lines = door("inspect", "loops", "--out", "pictures").out.splitlines()
+    assert lines[0].endswith("3 connections, 4 streams")
+    assert [line.split()[1:3] for line in lines if re.match(r"\d ", line)] == 2 * [["loop", str(k)] for k in range(3)]
+    assert sorted(path.name for path in Path("pictures").iterdir()) == PICTURES
+    said = door("intervene", "loops", "--identity", "2", "--ablate", "1")
+    assert "3 connections, 4 streams" in said.out
+    assert abs(float(re.split("  +", said.out.splitlines()[3])[3])) > 1e-4, "H_res starts at 1/2"
+    assert "no connections 3:4; this model has 3" in door("intervene", "loops", "--identity", "3").err
+
+
 def test_the_other_backend_opens_the_run_and_finds_the_same(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, shown = door("intervene", "mine", "--ablate", "0").out, door("inspect", "mine").out.splitlines()
     monkeypatch.setattr(opened, "installed", lambda package: package == "mlx")
@@ -135,6 +153,8 @@ def test_what_cannot_be_opened_says_why(door: Door) -> None:
     said = refusal(door, "intervene", "plain", "--identity")
     assert "baseline, which has one stream" in said
     assert "such as hc or mhc" in said
+    RunDirectory.create(compose(["variant=xhc", "backend=cpu", "name=sparse"]), sweep=None, command=["mhc-exp"])
+    assert "xhc, which has connections of another kind" in refusal(door, "inspect", "sparse")
 
 
 @pytest.mark.parametrize(
