@@ -14,8 +14,8 @@ import numpy as np
 from mhc_exp.config.compose import compose
 from mhc_exp.data import make_task
 from mhc_exp.data.task import Batch
+from mhc_exp.topology.diagnosis import summarise
 from mhc_exp.topology.families import equals_prenorm_at_step_0
-from mhc_exp.topology.gains import summarise
 from mhc_exp.topology.init import PRESETS
 from mhc_exp.torch.trainer import TorchTrainer
 from mhc_exp.training.schedule import learning_rate

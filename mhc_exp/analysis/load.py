@@ -62,7 +62,7 @@ def load_layers(source: Source | Sequence[Source]) -> pd.DataFrame:
     """What was measured of every connection: `run`, `step`, `connection` (0 is the first), then a column per measure.
 
     Names of runs are those of `load_runs(source)`. Only run directories have these lines, so a run that is read from
-    W&B has none; a number that was not finite is NaN. Columns are defined at `topology.gains.per_connection`.
+    W&B has none; a number that was not finite is NaN. Columns are defined at `topology.diagnosis.per_connection`.
     """
     return load_tables(source)[2]
 

@@ -21,8 +21,10 @@ COLUMNS = (
     *("gain/proxy_log10_max_entry", "gain/forward_amax_mean", "gain/forward_amax_max"),
     *("gain/backward_amax_mean", "gain/backward_amax_max"),
     *("gain/min_column_sum", "gain/sigma_min_log10", "gain/uniform_distance"),
-    *("streams/cosine", "streams/effective"),
+    *("streams/cosine", "streams/effective", "streams/dominant_share"),
     *("mix/identity_distance", "mix/sinkhorn_residual", "mix/grad_norm"),
+    *("alpha/read", "alpha/write", "alpha/mix", "grad/tangent_share"),
+    *("history/entropy", "history/mean_distance", "history/largest"),
     *("perf/tokens_per_second", "perf/step_seconds", "perf/peak_memory_bytes", "perf/mfu"),
 )
 """Columns that every table has, in this order, NaN where a run does not measure them."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mhc_exp.analysis.terminal import RUN, command_parser
-from mhc_exp.inspection import pictures, table
+from mhc_exp.config.history_variants import HISTORY_FAMILIES
+from mhc_exp.inspection import history, pictures, table
 from mhc_exp.inspection.measured import measure
 from mhc_exp.inspection.opened import open_run
 
@@ -19,9 +20,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--checkpoint", metavar="STEP", type=int, help="default: the newest one")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where the pictures go; default: RUN/plots/inspect")
     given = parser.parse_args(arguments)
-    with open_run(given.run, given.checkpoint) as opened:
-        measured = measure(opened)
-    print(table.text(measured), flush=True)
-    written = pictures.draw(measured, given.out or opened.run.plots_path / "inspect")
+    with open_run(given.run, given.checkpoint, histories=True) as opened:
+        directory = given.out or opened.run.plots_path / "inspect"
+        if opened.config.variant.family in HISTORY_FAMILIES:
+            reads = history.measure(opened)
+            print(history.text(reads), flush=True)
+            written = history.draw(reads, directory)
+        else:
+            measured = measure(opened)
+            print(table.text(measured), flush=True)
+            written = pictures.draw(measured, directory)
     print("\n" + "\n".join(map(os.path.relpath, written)))
     return 0

@@ -10,8 +10,8 @@ from mhc_exp.analysis.sources import NothingThere
 from mhc_exp.inspection.opened import Opened
 from mhc_exp.topology import families
 from mhc_exp.topology import inspection as numbers
-from mhc_exp.topology.gains import per_connection
-from mhc_exp.topology.layout import layout
+from mhc_exp.topology.diagnosis import Diagnosis, per_connection
+from mhc_exp.topology.learning import tangent_share
 from mhc_exp.training.evaluation import diagnosis_batch
 
 Lines = dict[str, np.ndarray]
@@ -33,7 +33,7 @@ class Measured:
     cosine: np.ndarray
     """[K, S, S] between the streams after each connection, mean over tokens."""
     lines: Lines
-    """Columns of `topology.gains.per_connection`, and those of `measure`."""
+    """Columns of `topology.diagnosis.per_connection`, and those of `measure`."""
     scales: Lines
     """Learned scales (alpha) by part."""
     initial_scale: float
@@ -49,14 +49,10 @@ def measure(opened: Opened) -> Measured:
     initial = opened.trainer.diagnose(batch)  # the trainer still holds the initial weights
     opened.load()
     found = opened.trainer.diagnose(batch)
-    assert initial is not None  # open_run refuses wirings without streams
-    assert found is not None
+    assert isinstance(initial, Diagnosis)  # who calls has asked for the family
+    assert isinstance(found, Diagnosis)
     if not all(np.isfinite(part).all() for part in (found.mix, found.read, found.write, found.gram)):
-        raise NothingThere(
-            f"the streams of {opened.title()} are not finite on the held-out batch; type --checkpoint with an "
-            f"earlier step: {', '.join(map(str, opened.run.checkpoints.steps()))}"
-        )
-    count = len(found.mix)
+        raise NothingThere(not_finite(opened, "streams"))
     lines = {name: np.array(values, float) for name, values in per_connection(found).items()}
     lines |= {
         "mix/identity_distance": numbers.identity_distance(found.mix),
@@ -65,11 +61,7 @@ def measure(opened: Opened) -> Measured:
         "mix/spread": numbers.token_spread(found.mix),
         "read/spread": numbers.token_spread(found.read),
         "write/spread": numbers.token_spread(found.write),
-        "read/dominant": numbers.dominant_share(found.read),
-        "write/dominant": numbers.dominant_share(found.write),
     }
-    mix_gradient = opened.probe.mix_gradient(batch)
-    gradients = opened.trainer.gradients(batch)
     return Measured(
         title=opened.title(),
         device=opened.trainer.device,
@@ -78,8 +70,15 @@ def measure(opened: Opened) -> Measured:
         mix=found.mix.mean(axis=1, dtype=np.float64),
         cosine=numbers.cosine_matrices(found.gram),
         lines=lines,
-        scales=numbers.scales(opened.checkpoint.state.model, count, own.norm),
+        scales=dict(found.scales),
         initial_scale=own.alpha,
-        gradients=numbers.gradient_norms(gradients, count, own.norm, layout(own)),
-        tangent_share=None if mix_gradient is None else numbers.tangent_share(mix_gradient),
+        gradients=dict(found.gradients),
+        tangent_share=None if found.mix_gradient is None else tangent_share(found.mix_gradient),
     )
+
+
+def not_finite(opened: Opened, what: str) -> str:
+    """Why the checkpoint cannot be measured, and what to type."""
+    steps = ", ".join(map(str, opened.run.checkpoints.steps()))
+    where = f"the {what} of {opened.title()} are not finite on the held-out batch"
+    return f"{where}; type --checkpoint with an earlier step: {steps}"

@@ -64,15 +64,19 @@ class Opened:
 
 
 @contextlib.contextmanager
-def open_run(word: str, step: int | None) -> Iterator[Opened]:
-    """The run that `word` means with its checkpoint of `step` (None: the newest intact one). Raises NothingThere."""
+def open_run(word: str, step: int | None, *, histories: bool = False) -> Iterator[Opened]:
+    """The run that `word` means with its checkpoint of `step` (None: the newest intact one), if its wiring has an H_res
+    or, with `histories`, reads earlier outputs. Raises NothingThere.
+    """
     run = _run(word)
     variant = run.config.variant
-    if families.connection(variant) is None:
-        has = "one stream and nothing to mix" if families.streams_of(variant) is None else "connections of another kind"
+    if families.connection(variant) is None and not (histories and _has_history(run.config)):
+        several = families.streams_of(variant) or _has_history(run.config)
+        has = "connections of another kind" if several else "one stream and nothing to mix"
+        also = ", or one that reads earlier outputs, such as attnres" if histories else ""
         raise NothingThere(
             f"{run.name} is wired as {variant.name}, which has {has}; type a run of a wiring "
-            "with family: streams or looped, such as hc or mhc (docs/variants.md lists them)"
+            f"with family: streams or looped, such as hc or mhc{also} (docs/variants.md lists them)"
         )
     checkpoint = _checkpoint(run, step)
     config = on_this_machine(run.config)
@@ -88,6 +92,10 @@ def open_run(word: str, step: int | None) -> Iterator[Opened]:
         except BackendMissing as error:
             raise NothingThere(str(error)) from error
         yield Opened(run, config, checkpoint, task, held_out(config, task), trainer, make_probe(trainer, config))
+
+
+def _has_history(config: Config) -> bool:
+    return families.reads(config.variant, config.depth) is not None
 
 
 def on_this_machine(config: Config) -> Config:

@@ -117,12 +117,18 @@ def _mixing(measured: Measured) -> Figure:
 
 def _streams(measured: Measured) -> Figure:
     lines, streams = measured.lines, measured.mix.shape[-1]
-    drawing, panels = style.figure(f"{measured.title}: streams over depth", 1, 3)
+    drawing, panels = style.figure(f"{measured.title}: streams over depth", 1, 4)
     _over_depth(panels[0], {"": lines["streams/cosine"]}, "mean cosine of two streams")
     used = {"read": lines["streams/effective"], "write": lines["streams/effective_write"]}
     _over_depth(panels[1], used, "streams in use", levels=[Level(float(streams), "all")])
     top = {"read": lines["read/dominant"], "write": lines["write/dominant"]}
     _over_depth(panels[2], top, "share of the largest weight", levels=[Level(1 / streams, "equal")])
+    _over_depth(
+        panels[3],
+        {"": lines["streams/dominant_share"]},
+        "share of the longest stream",
+        levels=[Level(1 / streams, "equal")],
+    )
     return drawing
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,6 +32,7 @@ def text(measured: Measured) -> str:
         "cosine": lines["streams/cosine"],
         "streams read": lines["streams/effective"],
         "written": lines["streams/effective_write"],
+        "longest": lines["streams/dominant_share"],
         "top read": lines["read/dominant"],
         "top write": lines["write/dominant"],
     }
@@ -40,14 +42,18 @@ def text(measured: Measured) -> str:
         flow["tangent"] = measured.tangent_share
     size = f"{len(measured.mix)} connections, {streams} streams"
     head = f"{measured.title}, on {measured.device}; {measured.tokens} held-out tokens, {size}"
-    return "\n\n".join([head, f"mixing\n{_table(measured, mixing)}", f"streams and learning\n{_table(measured, flow)}"])
+    parts = {"mixing": mixing, "streams and learning": flow}
+    return "\n\n".join(
+        [head, *(f"{name}\n{table('connection', measured.wrapped, part)}" for name, part in parts.items())]
+    )
 
 
-def _table(measured: Measured, columns: Lines) -> str:
-    names = ["connection", *columns]
+def table(what: str, labels: Sequence[str], columns: Lines) -> str:
+    """A line per label of a selection, numbered, under the names of `columns`."""
+    names = [what, *columns]
     rows = [
-        [f"{index} {measured.wrapped[index]}", *(number(values[index]) for values in columns.values())]
-        for index in selection(len(measured.mix))
+        [f"{index} {labels[index]}", *(number(values[index]) for values in columns.values())]
+        for index in selection(len(labels))
     ]
     return columns_text([names, *rows], right=range(1, len(names)))
 

@@ -13,7 +13,7 @@ from mhc_exp.body.parameters import hidden_width
 from mhc_exp.body.reference import rotary_tables
 from mhc_exp.config.schema import Config, Model
 from mhc_exp.mlx.topology import build
-from mhc_exp.mlx.wiring import Observer
+from mhc_exp.mlx.wiring import Observer, SourceObserver
 
 
 class Transformer(nn.Module):
@@ -32,7 +32,7 @@ class Transformer(nn.Module):
             self.head = nn.Linear(model.width, vocab_size, bias=False)
         self.dropout = nn.Dropout(model.dropout)
 
-    def __call__(self, tokens: mx.array, observe: Observer | None = None) -> mx.array:
+    def __call__(self, tokens: mx.array, observe: Observer | SourceObserver | None = None) -> mx.array:
         """[B, T] int32 -> scores [B, T, V]."""
         x = self.embed(tokens)
         if "positions" in self:

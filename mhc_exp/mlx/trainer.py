@@ -17,10 +17,11 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mhc_exp.body.parameters import initial_parameters, is_connection
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Batch
+from mhc_exp.mlx.diagnosis import diagnose
 from mhc_exp.mlx.model import Transformer
-from mhc_exp.mlx.wiring import Coefficients
+from mhc_exp.mlx.wiring import Observer, SourceObserver
 from mhc_exp.topology import families
-from mhc_exp.topology.gains import Diagnosis
+from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
 from mhc_exp.training.groups import Group, groups
 from mhc_exp.training.sampling import generate, step_seed
 from mhc_exp.training.trainer import Evaluation, State, StepResult
@@ -99,9 +100,15 @@ class MLXTrainer:
             gradients = {name: gradients[name] + flat[name] for name in flat} if gradients else flat
         return loss, gradients
 
-    def _loss_share(self, inputs: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
+    def _loss_share(
+        self,
+        inputs: mx.array,
+        targets: mx.array,
+        weights: mx.array,
+        observe: Observer | SourceObserver | None = None,
+    ) -> mx.array:
         """This microbatch's share of the mean loss over the whole batch."""
-        return (self._losses(self.model(inputs), targets) * weights).sum()
+        return (self._losses(self.model(inputs, observe), targets) * weights).sum()
 
     @staticmethod
     def _losses(scores: mx.array, targets: mx.array) -> mx.array:
@@ -164,11 +171,11 @@ class MLXTrainer:
         self.model.eval()
         return {name: np.array(gradient) for name, gradient in self._accumulate(batch)[1].items()}
 
-    def mean_loss(self, batch: Batch) -> mx.array:
+    def mean_loss(self, batch: Batch, observe: Observer | SourceObserver | None = None) -> mx.array:
         """Mean loss over the supervised tokens of `batch`, to be differentiated."""
         self.model.eval()
         weights = _weights(batch, int(batch.mask.sum()))
-        return self._loss_share(mx.array(batch.inputs), mx.array(batch.targets), weights)
+        return self._loss_share(mx.array(batch.inputs), mx.array(batch.targets), weights, observe)
 
     def evaluate(self, batches: list[Batch]) -> Evaluation:
         """Mean loss and accuracy over the supervised tokens of `batches`."""
@@ -182,24 +189,12 @@ class MLXTrainer:
         tokens = sum(int(batch.mask.sum()) for batch in batches)
         return Evaluation(float(total[0] / tokens), float(total[1] / tokens), tokens)
 
-    def diagnose(self, batch: Batch) -> Diagnosis | None:
-        """Coefficients and stream inner products of every connection on `batch`; None without streams."""
-        count = families.streams_of(self.config.variant)
-        if count is None:
-            return None
-        self.model.eval()
-        seen: list[tuple[mx.array, ...]] = []
-        identity = mx.eye(count)[:, :, None]
-
-        def observe(coefficients: Coefficients, streams: mx.array) -> None:
-            mix = identity if coefficients.mix is None else coefficients.mix
-            streams = streams.astype(mx.float32)
-            scaled = streams / mx.maximum(mx.abs(streams).max((1, 2), keepdims=True), 1e-30)
-            gram = scaled @ scaled.swapaxes(1, 2)
-            seen.append((mix.transpose(2, 0, 1), coefficients.read.T, coefficients.write.T, gram))
-
-        mx.eval(self.model(mx.array(batch.inputs), observe), seen)
-        return Diagnosis(*(np.stack([np.array(part) for part in parts]) for parts in zip(*seen, strict=True)))
+    def diagnose(self, batch: Batch) -> Diagnosis | HistoryDiagnosis | None:
+        """What the wiring does on `batch`, and the gradients of its connections."""
+        tokens = batch.inputs.size
+        return diagnose(
+            self.config, self.model, self.parameters, lambda observe: self.mean_loss(batch, observe), tokens
+        )
 
     def generate(self, prompt: np.ndarray, count: int, seed: int) -> np.ndarray:
         """`count` tokens sampled after `prompt` [T]."""

@@ -37,6 +37,8 @@ class Coefficients(NamedTuple):
 
 Observer = Callable[[Coefficients, mx.array], None]
 """Called after each connection with its coefficients and the new streams [N, S, C]."""
+SourceObserver = Callable[[mx.array], None]
+"""Called with the weights [W, sources, N] of every read of earlier outputs: W ways or heads, N tokens (1 if static)."""
 
 
 def contract(x: mx.array, weights: mx.array) -> mx.array:

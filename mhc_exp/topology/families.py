@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,8 @@ from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology import gated, looped, residual, segments, sparse, streams
 from mhc_exp.topology.body_scale import BodyScale
 from mhc_exp.topology.history import attnres, deep_cross_attention, denseformer, mixing, muddformer, value_residual
+from mhc_exp.topology.history.reads import Read
+from mhc_exp.topology.learning import Parts
 
 FAMILIES: dict[str, ModuleType] = {
     "residual": residual,
@@ -64,9 +67,31 @@ def wrapped(variant: Variant, depth: int) -> list[str]:
     return _optional(variant, "wrapped", [], depth)
 
 
+def aligned(variant: Variant) -> bool:
+    """Whether all streams hold the same channels, so that their cosine means something; segments do not."""
+    return _optional(variant, "aligned", True)
+
+
+def reads(variant: Variant, depth: int) -> list[Read] | None:
+    """The reads whose weights the wiring reports to an observer; None if it keeps no earlier outputs."""
+    return _optional(variant, "reads", None, depth)
+
+
+def parts(variant: Variant) -> Parts | None:
+    """The parameters of a connection that make its read, write and mix, and others; None: all of them are a read."""
+    return _optional(variant, "parts", None)
+
+
+def scale_entries(variant: Variant) -> dict[str, int | slice]:
+    """Entries of a connection's parameter `scale` (alpha) of each part that has a learned scale; empty without any."""
+    return _optional(variant, "scale_entries", {})
+
+
 def mix_rows(variant: Variant, names: list[str]) -> list[tuple[str, slice]]:
     """(parameter, rows) of everything that belongs to H_res, for mix/grad_norm; empty if there is nothing to learn."""
-    return _optional(variant, "mix_rows", [], names)
+    rows = dict((parts(variant) or {}).get("mix", ()))
+    own = [(name, re.sub(r"^topology\.connections\.\d+\.", "", name)) for name in names]
+    return [(name, rows[leaf]) for name, leaf in own if leaf in rows and leaf != name]
 
 
 def equals_prenorm_at_step_0(variant: Variant) -> bool:

@@ -1,4 +1,4 @@
-"""Gains and stream diagnostics in float64 numpy, from what a backend reports about its connections on a batch.
+"""Gains of residual mixing matrices and numbers of streams, in float64 numpy; diagnosis.py makes columns of them.
 
 Axes: K connections in order of depth, N tokens (1 if static), S streams. A_k is H_res as applied to column-stacked
 streams. Amax gains are those of arXiv:2512.24880 section 5.4: forward = largest absolute row sum, backward = largest
@@ -9,88 +9,11 @@ Amax only sees amplification, so attenuation is reported beside it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 SIGMA_FLOOR = 1e-16
 """Singular values below this share of the largest one are rounding of the product."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Everything float32 or float64 on the host."""
-
-    mix: np.ndarray
-    """[K, N, S, S] H_res as applied to column-stacked streams (N = 1 if static)."""
-    read: np.ndarray
-    """[K, N, S] H_pre."""
-    write: np.ndarray
-    """[K, N, S] H_post."""
-    gram: np.ndarray
-    """[K, N, S, S] inner products of the streams after each connection, up to a factor per token."""
-
-
-def summarise(diagnosis: Diagnosis) -> dict[str, float]:
-    """The `gain/`, `streams/` and `mix/` columns of one row; those whose input is not finite are left out.
-
-    A value may still be infinite (a product that overflows, a column sum of zero): the loop names it in the row.
-    """
-    columns: dict[str, float] = {}
-    if np.isfinite(diagnosis.mix).all():
-        columns |= matrix_gains(diagnosis.mix.astype(np.float64))
-    if np.isfinite(diagnosis.gram).all():
-        columns["streams/cosine"] = mean_cosine(diagnosis.gram)
-    for name, weights in (("streams/effective", diagnosis.read), ("streams/effective_write", diagnosis.write)):
-        if np.isfinite(weights).all():
-            columns[name] = effective(weights)
-    return columns
-
-
-def per_connection(diagnosis: Diagnosis) -> dict[str, list[float | None]]:
-    """One line of layers.jsonl: a list of K numbers per column, in order of depth, to six digits; None: not finite.
-
-    - mix/sigma_1 ... mix/sigma_S: singular values of H_res, largest first, mean over tokens;
-    - mix/entry_{min,q25,median,q75,max}: distribution of the S x S entries of H_res over entries and tokens;
-    - mix/diagonal: mean diagonal entry;
-    - gain/{forward,backward}_amax: largest row / column sum of this H_res, mean over tokens;
-    - gain/composite_{forward,backward}: the same of the product from this connection to the end of the network;
-    - streams/cosine, streams/effective, streams/effective_write: as in a row, after and at this connection;
-    - read/mean, write/mean: mean entry of H_pre and of H_post.
-    """
-    mix = diagnosis.mix.astype(np.float64)
-    connections, _, streams, _ = mix.shape
-    columns: dict[str, np.ndarray | list[float]] = {}
-    if np.isfinite(mix).all():
-        singular = np.linalg.svd(mix, compute_uv=False).mean(axis=1)
-        columns |= {f"mix/sigma_{i + 1}": singular[:, i] for i in range(streams)}
-        quantiles = np.quantile(mix.reshape(connections, -1), [0, 0.25, 0.5, 0.75, 1], axis=1)
-        columns |= {f"mix/entry_{name}": line for name, line in zip(QUANTILES, quantiles, strict=True)}
-        columns["mix/diagonal"] = np.diagonal(mix, axis1=-2, axis2=-1).mean(axis=(-2, -1))
-        with np.errstate(over="ignore", invalid="ignore"):
-            composite = np.stack([_amax(product) for product in suffix_products(mix)][::-1], axis=1)
-        single = np.stack([_amax(matrices) for matrices in mix], axis=1)
-        columns |= {"gain/forward_amax": single[0], "gain/backward_amax": single[1]}
-        columns |= {"gain/composite_forward": composite[0], "gain/composite_backward": composite[1]}
-    if np.isfinite(diagnosis.gram).all():
-        columns["streams/cosine"] = [mean_cosine(gram) for gram in diagnosis.gram]
-    for side, weights in (("", diagnosis.read), ("_write", diagnosis.write)):
-        if np.isfinite(weights).all():
-            columns[f"streams/effective{side}"] = [effective(one) for one in weights]
-            columns["write/mean" if side else "read/mean"] = weights.mean(axis=(-2, -1), dtype=np.float64)
-    return {name: [_six_digits(value) for value in values] for name, values in columns.items()}
-
-
-QUANTILES = ("min", "q25", "median", "q75", "max")
-
-
-def _amax(mix: np.ndarray) -> np.ndarray:
-    """[2]: largest absolute row sum and column sum of matrices [N, S, S], mean over tokens."""
-    return np.array([np.abs(mix.sum(axis=axis)).max(axis=-1).mean() for axis in (-1, -2)])
-
-
-def _six_digits(value: float) -> float | None:
-    return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
 def matrix_gains(mix: np.ndarray) -> dict[str, float]:
@@ -164,6 +87,11 @@ def suffix_products(mix: np.ndarray) -> Iterator[np.ndarray]:
         yield product
 
 
+def amax(mix: np.ndarray) -> np.ndarray:
+    """[2]: largest absolute row sum and column sum of matrices [N, S, S], mean over tokens."""
+    return np.array([np.abs(mix.sum(axis=axis)).max(axis=-1).mean() for axis in (-1, -2)])
+
+
 def proxy_log10_max_entry(mix: np.ndarray) -> float:
     """The seed demo's gain proxy: log10 max |A_K ... A_1|, tokens averaged first; never below -12."""
     product = np.eye(mix.shape[-1])
@@ -186,3 +114,14 @@ def effective(weights: np.ndarray) -> float:
     """streams/effective: mean (sum p)^2 / sum p^2 of absolute weights [..., S]; 1 if one stream is used, S if all."""
     weights = np.abs(weights.astype(np.float64))
     return float((weights.sum(-1) ** 2 / np.maximum((weights**2).sum(-1), 1e-300)).mean())
+
+
+def dominant_share(weights: np.ndarray) -> np.ndarray:
+    """[K]: share of the largest of the absolute weights [K, N, S], mean over tokens (1/S: all equal, 1: one stream)."""
+    sizes = np.abs(weights.astype(np.float64))
+    return (sizes.max(-1) / np.maximum(sizes.sum(-1), 1e-300)).mean(1)
+
+
+def stream_norms(gram: np.ndarray) -> np.ndarray:
+    """[K, N, S]: L2 norm of every stream, up to a factor per token, from inner products [K, N, S, S]."""
+    return np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1).astype(np.float64), 0.0))

@@ -7,6 +7,7 @@ import numpy as np
 from mhc_exp import rng
 from mhc_exp.config.variants import Gated
 from mhc_exp.topology.expansion import expansion_flops, expansion_values
+from mhc_exp.topology.learning import Parts
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -55,6 +56,11 @@ def kept(variant: Gated, depth: int) -> float:
 def streams_of(variant: Gated) -> int:
     """All streams report their coefficients."""
     return variant.streams
+
+
+def parts(variant: Gated) -> Parts:
+    """What makes the gates of the read, and the write weights."""
+    return {"read": [(name, slice(None)) for name in ("gain", "down", "up")], "write": [("write", slice(None))]}
 
 
 def equals_prenorm_at_step_0(variant: Gated) -> bool:

@@ -11,6 +11,7 @@ from mhc_exp.config.variants import Looped, Streams
 from mhc_exp.topology import streams
 from mhc_exp.topology.expansion import expansion_flops, expansion_values
 from mhc_exp.topology.init import connection_values
+from mhc_exp.topology.learning import Parts
 
 
 def middle(variant: Looped, depth: int) -> tuple[int, int]:
@@ -86,9 +87,14 @@ def streams_of(variant: Looped) -> int:
     return variant.streams
 
 
-def mix_rows(variant: Looped, names: list[str]) -> list[tuple[str, slice]]:
-    """(parameter, rows) of everything that belongs to H_res, empty for a chart without logits."""
-    return streams.mix_rows(connection(variant), names)
+def parts(variant: Looped) -> Parts:
+    """Those of the connection around the middle blocks."""
+    return streams.parts(connection(variant))
+
+
+def scale_entries(variant: Looped) -> dict[str, int | slice]:
+    """Those of the connection around the middle blocks."""
+    return streams.scale_entries(connection(variant))
 
 
 def equals_prenorm_at_step_0(variant: Looped) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mhc_exp import rng
 from mhc_exp.config.variants import Segments
+from mhc_exp.topology.learning import Parts
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -106,10 +107,22 @@ def streams_of(variant: Segments) -> int:
     return variant.segments
 
 
-def mix_rows(variant: Segments, names: list[str]) -> list[tuple[str, slice]]:
-    """(parameter, rows) of everything that belongs to the mixing of segments."""
-    own = [name for name in names if name.startswith("topology.connections.") and ".norm." not in name]
-    return [(name, rows(variant)[2]) for name in own if name.endswith((".bias", ".weight"))]
+def aligned(variant: Segments) -> bool:
+    """Segments hold different channels of the width, unless it is not divided."""
+    return variant.fractions == 1
+
+
+def parts(variant: Segments) -> Parts:
+    """What makes read, write and mix, and the scales."""
+    named = dict(zip(("read", "write", "mix"), rows(variant), strict=True))
+    return {part: [("bias", one), ("weight", one)] for part, one in named.items()} | {"scale": [("scale", slice(None))]}
+
+
+def scale_entries(variant: Segments) -> dict[str, int | slice]:
+    """Entries of `scale` of each part: one that read and mix share and one for write, or one per coefficient."""
+    if variant.scale == "scalar":
+        return {"read": 0, "write": 1, "mix": 0}
+    return dict(zip(("read", "write", "mix"), rows(variant), strict=True))
 
 
 def equals_prenorm_at_step_0(variant: Segments) -> bool:

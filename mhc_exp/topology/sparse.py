@@ -12,6 +12,7 @@ from mhc_exp.config.variants import Sparse
 from mhc_exp.topology.charts import CHARTS, initial_logits, keeps_equal_streams
 from mhc_exp.topology.expansion import expansion_flops, expansion_values
 from mhc_exp.topology.init import PRESETS
+from mhc_exp.topology.learning import Parts
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -92,12 +93,19 @@ def streams_of(variant: Sparse) -> int:
     return variant.streams
 
 
-def mix_rows(variant: Sparse, names: list[str]) -> list[tuple[str, slice]]:
-    """(parameter, rows) of everything that belongs to the mixing of active streams."""
-    if not mix_logits(variant):
-        return []
-    own = [name for name in names if name.startswith("topology.connections.")]
-    return [(name, slice(variant.active, None)) for name in own if name.endswith((".bias", ".weight"))]
+def parts(variant: Sparse) -> Parts:
+    """What makes the read, the write and the mixing of active streams (nothing without logits), scales and router."""
+    active = variant.active
+    named = {"write": slice(0, active)} | ({"mix": slice(active, None)} if mix_logits(variant) else {})
+    made = {part: [("bias", rows), ("weight", rows)] for part, rows in named.items()}
+    everything = {"scale": [("scale", slice(None))], "router": [("router", slice(None))]}
+    return {"read": [("read_bias", slice(None)), ("read_weight", slice(None))], **made, **everything}
+
+
+def scale_entries(variant: Sparse) -> dict[str, int | slice]:
+    """Entry of `scale` of each part that has one."""
+    learned = mix_logits(variant) and variant.mix.scale == "learned"
+    return {"read": 0, "write": 1, **({"mix": 2} if learned else {})}
 
 
 def equals_prenorm_at_step_0(variant: Sparse) -> bool:

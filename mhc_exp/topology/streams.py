@@ -10,6 +10,7 @@ from mhc_exp.topology.charts import CHARTS, keeps_equal_streams
 from mhc_exp.topology.expansion import expansion_flops, expansion_values
 from mhc_exp.topology.init import PRESETS, connection_values, readout_values
 from mhc_exp.topology.layout import connections, layout
+from mhc_exp.topology.learning import Parts
 
 
 def values(variant: Streams, width: int, depth: int, seed: int) -> dict[str, np.ndarray]:
@@ -67,14 +68,23 @@ def streams_of(variant: Streams) -> int:
     return variant.streams
 
 
-def mix_rows(variant: Streams, names: list[str]) -> list[tuple[str, slice]]:
-    """(parameter, rows) of everything that belongs to H_res, empty for a chart without logits."""
+def parts(variant: Streams) -> Parts:
+    """What makes H_pre, H_post and H_res (nothing for a chart without logits), and the scales."""
+    static = dict(zip(("read", "write", "mix"), layout(variant).slices, strict=True))
+    layer = {"read": slice(0, 1), "write": slice(1, 2), "mix": slice(2, None)}
+    dynamic = layer if variant.norm == "layer" else static
+    made = {part: [("bias", rows), ("weight", dynamic[part])] for part, rows in static.items()}
     if not layout(variant).mix:
-        return []
-    mix = layout(variant).slices[2]
-    rows = {"bias": mix, "weight": mix if variant.norm == "flat_rms" else slice(2, None)}
-    own = [name for name in names if name.startswith("topology.connections.") and ".norm." not in name]
-    return [(name, rows[leaf]) for name in own if (leaf := name.rpartition(".")[2]) in rows]
+        del made["mix"]
+    return made | {"scale": [("scale", slice(None))]}
+
+
+def scale_entries(variant: Streams) -> dict[str, int | slice]:
+    """Entry of `scale` of each part that has one; with a norm per stream, read and mix share theirs."""
+    sizes = layout(variant)
+    count = len(sizes.parts) if variant.norm == "layer" else sizes.scales(variant.mix)
+    entries: dict[str, int | slice] = {"read": 0, "write": 1, "mix": 0 if variant.norm == "layer" else 2}
+    return {part: entries[part] for part in ("read", "write", "mix")[:count]}
 
 
 def equals_prenorm_at_step_0(variant: Streams) -> bool:

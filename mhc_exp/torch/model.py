@@ -15,7 +15,7 @@ from mhc_exp.body.parameters import hidden_width
 from mhc_exp.body.reference import rotary_tables
 from mhc_exp.config.schema import Config, Model
 from mhc_exp.torch.topology import build
-from mhc_exp.torch.wiring import Observer
+from mhc_exp.torch.wiring import Observer, SourceObserver
 
 
 class Transformer(nn.Module):
@@ -33,7 +33,7 @@ class Transformer(nn.Module):
         self.head = None if model.tied_head else nn.Linear(model.width, vocab_size, bias=False)
         self.dropout = nn.Dropout(model.dropout)
 
-    def forward(self, tokens: Tensor, observe: Observer | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, observe: Observer | SourceObserver | None = None) -> Tensor:
         """[B, T] int64 -> scores [B, T, V]."""
         x = self.embed(tokens)
         if self.positions is not None:

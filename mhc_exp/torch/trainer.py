@@ -21,9 +21,10 @@ from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Batch
 from mhc_exp.threads import thread_count, usable_cpus
 from mhc_exp.topology import families
-from mhc_exp.topology.gains import Diagnosis
+from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
+from mhc_exp.torch.diagnosis import diagnose
 from mhc_exp.torch.model import Transformer
-from mhc_exp.torch.wiring import Coefficients
+from mhc_exp.torch.wiring import Observer, SourceObserver
 from mhc_exp.training.groups import groups
 from mhc_exp.training.sampling import generate, step_seed
 from mhc_exp.training.trainer import Evaluation, State, StepResult
@@ -112,10 +113,10 @@ class TorchTrainer:
         loss.backward()
         return loss.detach()
 
-    def _loss_share(self, batch: Batch, supervised: int) -> Tensor:
+    def _loss_share(self, batch: Batch, supervised: int, observe: Observer | SourceObserver | None = None) -> Tensor:
         """This microbatch's share of the mean loss over the whole batch."""
         with self._precision():
-            scores = self.model(self._tensor(batch.inputs.astype(np.int64)))
+            scores = self.model(self._tensor(batch.inputs.astype(np.int64)), observe)
         return self._losses(scores, batch).sum() / supervised
 
     def _losses(self, scores: Tensor, batch: Batch) -> Tensor:
@@ -196,11 +197,6 @@ class TorchTrainer:
         zeros = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         return {name: gradient.detach().cpu().numpy().copy() for name, gradient in (zeros | found).items()}
 
-    def mean_loss(self, batch: Batch) -> Tensor:
-        """Mean loss over the supervised tokens of `batch`, to be differentiated."""
-        self.model.eval()
-        return self._loss_share(batch, int(batch.mask.sum()))
-
     @torch.no_grad()
     def evaluate(self, batches: list[Batch]) -> Evaluation:
         """Mean loss and accuracy over the supervised tokens of `batches`."""
@@ -215,28 +211,14 @@ class TorchTrainer:
         loss, accuracy = (total / tokens).tolist()
         return Evaluation(loss, accuracy, tokens)
 
-    @torch.no_grad()
-    def diagnose(self, batch: Batch) -> Diagnosis | None:
-        """Coefficients and stream inner products of every connection on `batch`; None without streams."""
-        count = families.streams_of(self.config.variant)
-        if count is None:
-            return None
+    def mean_loss(self, batch: Batch, observe: Observer | SourceObserver | None = None) -> Tensor:
+        """Mean loss over the supervised tokens of `batch`, to be differentiated."""
         self.model.eval()
-        seen: list[tuple[np.ndarray, ...]] = []
-        identity = torch.eye(count, device=self.accelerator).unsqueeze(2)
+        return self._loss_share(batch, int(batch.mask.sum()), observe)
 
-        def observe(coefficients: Coefficients, streams: Tensor) -> None:
-            mix = identity if coefficients.mix is None else coefficients.mix
-            streams = streams.to(torch.promote_types(streams.dtype, torch.float32))
-            scaled = streams / streams.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)
-            with torch.autocast(self.accelerator.type, enabled=False):
-                gram = scaled @ scaled.transpose(1, 2)
-            tokens_first = mix.permute(2, 0, 1), coefficients.read.t(), coefficients.write.t(), gram
-            seen.append(tuple(part.cpu().numpy() for part in tokens_first))
-
-        with self._precision():
-            self.model(self._tensor(batch.inputs.astype(np.int64)), observe)
-        return Diagnosis(*(np.stack(parts) for parts in zip(*seen, strict=True)))
+    def diagnose(self, batch: Batch) -> Diagnosis | HistoryDiagnosis | None:
+        """What the wiring does on `batch`, and the gradients of its connections."""
+        return diagnose(self.config, self.parameters, lambda observe: self.mean_loss(batch, observe))
 
     @torch.no_grad()
     def generate(self, prompt: np.ndarray, count: int, seed: int) -> np.ndarray:

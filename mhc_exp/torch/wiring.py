@@ -38,6 +38,8 @@ class Coefficients(NamedTuple):
 
 Observer = Callable[[Coefficients, Tensor], None]
 """Called after each connection with its coefficients and the new streams [N, S, C]."""
+SourceObserver = Callable[[Tensor], None]
+"""Called with the weights [W, sources, N] of every read of earlier outputs: W ways or heads, N tokens (1 if static)."""
 
 
 def contract(x: Tensor, weights: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from mhc_exp import STARTED
 from mhc_exp.body.flops import peak_flops, training_flops_per_token
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Task
-from mhc_exp.topology.gains import per_connection, summarise
+from mhc_exp.topology.diagnosis import per_connection, summarise
 from mhc_exp.training import evaluation
 from mhc_exp.training.budget import total_steps
 from mhc_exp.training.nonfinite import NonFiniteWatch

@@ -1,15 +1,12 @@
-"""What a backend supplies to look into a trained model with streams: changes of its wiring, gradients of H_res."""
+"""What a backend supplies to look into a trained model with streams: changes of its wiring."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import Protocol
 
-import numpy as np
-
 from mhc_exp.config.machine import PACKAGES
 from mhc_exp.config.schema import Config
-from mhc_exp.data.task import Batch
 from mhc_exp.topology.interventions import Intervention
 from mhc_exp.training.trainer import Trainer
 
@@ -19,10 +16,6 @@ class Probe(Protocol):
 
     def intervened(self, change: Intervention) -> contextlib.AbstractContextManager[None]:
         """The model has `change` inside the block and is as it was after it. Raises ValueError if it does not fit."""
-        ...
-
-    def mix_gradient(self, batch: Batch) -> np.ndarray | None:
-        """dL/dH_res [K, N, S, S] of the mean loss on `batch` (N = 1 if static); None if H_res is fixed."""
         ...
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from mhc_exp.data.task import Batch
-from mhc_exp.topology.gains import Diagnosis
+from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ class Trainer(Protocol):
 
     def evaluate(self, batches: list[Batch]) -> Evaluation: ...
 
-    def diagnose(self, batch: Batch) -> Diagnosis | None:
-        """Coefficients and stream statistics on `batch`; None for a wiring without streams."""
+    def diagnose(self, batch: Batch) -> Diagnosis | HistoryDiagnosis | None:
+        """Coefficients, stream statistics and gradients of the connections on `batch`; None for a wiring that keeps one
+        state and no earlier outputs.
+        """
         ...
 
     def generate(self, prompt: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -155,10 +155,10 @@ def test_a_stream_that_nobody_reads_may_go(backend):
 @pytest.mark.parametrize("wiring", ["hc", "mhc", "mhc static", "deepseek_v4", "loops"])
 def test_the_gradient_of_the_mixing_equals_finite_differences_of_the_reference(wiring, monkeypatch):
     """One direction for all connections and tokens at once, on torch; MLX below."""
-    _, probe, config = model("torch", WIRINGS[wiring])
+    trainer, _, config = model("torch", WIRINGS[wiring])
     batch = cases.batch()
     exact = {name: value.astype(np.float64) for name, value in cases.perturbed(config).items()}
-    gradient = probe.mix_gradient(batch)
+    gradient = trainer.diagnose(batch).mix_gradient
     direction = np.random.default_rng(5).normal(size=gradient.shape)
     original = HOME.coefficients
 
@@ -179,7 +179,7 @@ def test_the_gradient_of_the_mixing_equals_finite_differences_of_the_reference(w
 
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_both_backends_have_the_same_gradient_of_the_mixing(wiring):
-    one, other = (model(backend, WIRINGS[wiring])[1].mix_gradient(cases.batch()) for backend in cases.TRAINERS)
+    one, other = (model(backend, WIRINGS[wiring])[0].diagnose(cases.batch()).mix_gradient for backend in cases.TRAINERS)
     if wiring == "identity_hc":
         assert one is None
         assert other is None

@@ -8,7 +8,7 @@ import cases
 import numpy as np
 import pytest
 
-from mhc_exp.topology.gains import summarise
+from mhc_exp.topology.diagnosis import summarise
 from mhc_exp.topology.reference import sinkhorn
 
 PROXY = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Batch
-from mhc_exp.topology.gains import Diagnosis
+from mhc_exp.topology.diagnosis import Diagnosis
 from mhc_exp.training.trainer import Evaluation, State, StepResult
 
 VOCABULARY = 8

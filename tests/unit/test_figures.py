@@ -25,6 +25,8 @@ from mhc_exp.analysis.rows import COLUMNS
 from mhc_exp.paths import find
 
 STEPS = (0, 10, 20)
+HISTORY = ("history_reads", "history_weights")
+"""Pictures of wirings that read earlier outputs."""
 
 
 def run(
@@ -51,6 +53,8 @@ def tables(*lines: dict[str, Any], steps: dict[str, tuple[int, ...]] | None = No
             row |= {"val/accuracy": 1 / (1 + loss)}
             if streams:
                 row |= {"gain/forward_amax_max": 1.0 + step, "streams/cosine": 0.9, "streams/effective": 2.0}
+                row |= {"streams/dominant_share": 0.3, "grad/tangent_share": 0.1}
+                row |= {"alpha/read": 0.01, "alpha/write": 0.02, "alpha/mix": 0.03}
                 layers += [layer(line["run"], step, connection) for connection in range(2 * line["depth"])]
             rows.append(row)
     measured = pd.DataFrame(rows, columns=["run", *COLUMNS])
@@ -62,7 +66,7 @@ def layer(name: str, step: int, connection: int) -> dict[str, Any]:
         **{"run": name, "step": step, "connection": connection, "mix/diagonal": connection + 100 * step},
         **{"mix/sigma_1": 1.0, "mix/sigma_2": 1 / (1 + connection)},
         **{"mix/entry_min": -0.1, "mix/entry_q25": 0.1, "mix/entry_median": 0.2, "mix/entry_q75": 0.4},
-        "mix/entry_max": 0.9,
+        **{"mix/entry_max": 0.9, "grad/read": 0.1, "grad/write": 0.2, "grad/mix": 0.3},
     }
 
 
@@ -420,7 +424,7 @@ def test_tables_without_a_row_or_a_known_variant_have_reasons_only() -> None:
 def test_forty_wirings_stay_readable() -> None:
     lines = [run(f"wiring_{n}", 2, level=2 + n / 100) for n in range(40)]
     given, reasons = pictures(tables(*lines))
-    assert set(reasons) == {"excess", "solved_hops", "learning_rate", "backend_parity"}
+    assert set(reasons) == {"excess", "solved_hops", "learning_rate", "backend_parity", *HISTORY}
     for picture in given:
         assert len(picture.panels) <= 18
         _, (axes,) = style.figure("")
@@ -513,7 +517,7 @@ def test_the_list_names_columns_that_the_tables_have() -> None:
     assert [figure.name for figure in FIGURES if not known.issuperset(figure.columns)] == []
     names = [figure.name for figure in FIGURES]
     assert len(set(names)) == len(names)
-    others = {"excess", "learning_rate", "solved_hops", "backend_parity"}
+    others = {"excess", "learning_rate", "solved_hops", "backend_parity", *HISTORY}
     assert {picture.name for picture in pictures(given)[0]} == set(names) - others
 
 

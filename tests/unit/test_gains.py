@@ -7,15 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mhc_exp.topology.diagnosis import Diagnosis, per_connection, summarise
 from mhc_exp.topology.gains import (
-    Diagnosis,
     composite_gains,
     effective,
     matrix_gains,
     mean_cosine,
-    per_connection,
     proxy_log10_max_entry,
-    summarise,
 )
 from mhc_exp.topology.reference import sinkhorn
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mhc_exp.config.compose import compose
 from mhc_exp.topology import inspection as numbers
 from mhc_exp.topology import interventions
 from mhc_exp.topology.interventions import Intervention, Window
-from mhc_exp.topology.layout import layout, parameter_shapes
 
 SWAP = np.array([[0.0, 1.0], [1.0, 0.0]])
 
@@ -38,81 +36,6 @@ def test_cosines_do_not_know_the_length_of_a_stream():
     streams = np.array([[1.0, 0.0], [0.0, 5.0], [-2.0, 0.0]])
     cosine = numbers.cosine_matrices((streams @ streams.T)[None, None])
     np.testing.assert_allclose(cosine[0], [[1, 0, -1], [0, 1, 0], [-1, 0, 1]], atol=1e-12)
-
-
-def test_the_dominant_share_is_one_for_one_stream_and_a_quarter_for_four_alike():
-    weights = np.array([[[0.0, -2.0, 0.0, 0.0]], [[1.0, 1.0, 1.0, 1.0]]])
-    assert numbers.dominant_share(weights) == pytest.approx([1.0, 0.25])
-
-
-def test_the_tangent_part_has_zero_sums_and_leaves_a_tangent_alone():
-    gradient = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
-    projected = numbers.tangent(gradient)
-    np.testing.assert_allclose(projected.sum(-1), 0, atol=1e-12)
-    np.testing.assert_allclose(projected.sum(-2), 0, atol=1e-12)
-    np.testing.assert_allclose(numbers.tangent(projected), projected, atol=1e-12)
-    assert numbers.tangent_share(projected) == pytest.approx([1.0, 1.0])
-
-
-def test_a_gradient_that_asks_for_gain_alone_has_no_tangent_part():
-    rows = np.tile(np.arange(4.0)[:, None], (1, 1, 1, 4))  # every entry of a row alike: more of everything
-    assert numbers.tangent_share(rows) == pytest.approx([0.0], abs=1e-12)
-    assert np.isnan(numbers.tangent_share(np.zeros((1, 1, 4, 4)))).all()
-
-
-def test_a_gradient_without_preference_has_the_share_of_the_dimensions():
-    gradient = np.random.default_rng(1).normal(size=(1, 20_000, 4, 4))
-    assert numbers.tangent_share(gradient) == pytest.approx([0.75], abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "names"),
-    [
-        (["variant=mhc"], ["read", "write", "mix", "scale"]),
-        (["variant=hc"], ["read", "write", "mix", "scale"]),
-        (["variant=mhc", "variant.coefficients=static"], ["read", "write", "mix"]),
-        (["variant=identity_hc"], ["read", "write", "scale"]),
-    ],
-    ids=str,
-)
-def test_gradient_norms_find_every_part_of_every_wiring(overrides, names):
-    """Gradients that are 1 in one part alone: its norm is the root of its size, the others are zero."""
-    variant = compose(["backend=cpu", *overrides]).variant
-    parts = layout(variant)
-    shapes = parameter_shapes(variant, 8)
-    zeros = {f"topology.connections.{k}.{name}": np.zeros(shape) for k in (0, 1) for name, shape in shapes.items()}
-    for name in names:
-        gradients = {key: value.copy() for key, value in zeros.items()}
-        size = _fill(gradients, name, parts, variant.norm)
-        found = numbers.gradient_norms(gradients, 2, variant.norm, parts)
-        assert list(found) == names
-        for other, norms in found.items():
-            assert norms == pytest.approx([0.0, np.sqrt(size) if other == name else 0.0]), other
-
-
-def _fill(gradients, name, parts, norm):
-    own = "topology.connections.1."
-    if name == "scale":
-        gradients[own + "scale"][:] = 1
-        return gradients[own + "scale"].size
-    which = ("read", "write", "mix").index(name)
-    gradients[own + "bias"][parts.slices[which]] = 1
-    if own + "weight" in gradients:
-        rows = parts.slices[which] if norm == "flat_rms" else (slice(0, 1), slice(1, 2), slice(2, None))[which]
-        gradients[own + "weight"][rows] = 1
-    return sum(int((gradients[own + leaf] == 1).sum()) for leaf in ("bias", "weight") if own + leaf in gradients)
-
-
-def test_scales_are_named_by_what_they_scale():
-    def parameters(values):
-        return {f"topology.connections.{k}.scale": np.array(values) + k for k in (0, 1)}
-
-    assert {name: [*line] for name, line in numbers.scales(parameters([1.0, 2.0, 3.0]), 2, "flat_rms").items()} == {
-        "read": [1.0, 2.0], "write": [2.0, 3.0], "mix": [3.0, 4.0],
-    }  # fmt: skip
-    assert list(numbers.scales(parameters([1.0, 2.0]), 2, "layer")) == ["read and mix", "write"]
-    assert list(numbers.scales(parameters([1.0, 2.0]), 2, "flat_rms")) == ["read", "write"]
-    assert numbers.scales({}, 2, "flat_rms") == {}
 
 
 @pytest.mark.parametrize("count", [1, 5, 24, 25, 96])

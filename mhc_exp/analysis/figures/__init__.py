@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mhc_exp.analysis import style
-from mhc_exp.analysis.figures import backends, cost, curves, depth, rates, streams
+from mhc_exp.analysis.figures import backends, cost, curves, depth, history, learning, rates, streams
 from mhc_exp.analysis.figures.figure import Figure, Panel, Picture, Tables
 from mhc_exp.analysis.load import load_tables
 from mhc_exp.analysis.sources import Source
@@ -27,6 +27,8 @@ FIGURES: tuple[Figure, ...] = (
     *depth.FIGURES,
     *rates.FIGURES,
     *streams.FIGURES,
+    *learning.FIGURES,
+    *history.FIGURES,
     *cost.FIGURES,
     *backends.FIGURES,
 )

@@ -51,6 +51,9 @@ COSINE = Measure("streams/cosine", "mean cosine between streams", title="cosine"
 EFFECTIVE = Measure(
     "streams/effective", "streams read by a sublayer (effective)", title="effective", missing=GAIN.missing
 )
+DOMINANT = Measure(
+    "streams/dominant_share", "share of the longest stream", title="longest stream", missing=GAIN.missing
+)
 
 
 def panels(arms: Arms, rows: Table, measure: Measure, depths: list[int]) -> list[Panel]:

@@ -13,7 +13,7 @@ from mlx import nn
 
 from mhc_exp.config.history_variants import DeepCrossAttention
 from mhc_exp.mlx.history.blocks import attend, blocks, unbind, weighted_sum
-from mhc_exp.mlx.wiring import Observer, Sublayer
+from mhc_exp.mlx.wiring import SourceObserver, Sublayer
 from mhc_exp.topology.history.deep_cross_attention import shapes
 from mhc_exp.topology.history.parameters import Shapes
 
@@ -26,13 +26,13 @@ class DeepCrossAttentions(nn.Module):
         self._last = variant.last
         self.connections = [Read(one) for one in shapes(variant, width, depth)]
 
-    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> mx.array:
+    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> mx.array:
         outputs = [x.astype(mx.float32)]
         for read, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=False):
-            query, key, value = read(self.visible(outputs))
+            query, key, value = read(self.visible(outputs), observe)
             attended = attend(attention, query, key, value)
             outputs.append((attended + mlp(query + attended)).astype(mx.float32))
-        return self.connections[-1](self.visible(outputs))[0]
+        return self.connections[-1](self.visible(outputs), observe)[0]
 
     def visible(self, outputs: list[mx.array]) -> list[mx.array]:
         """All outputs, or the embedding, the sum of those between, and the last k."""
@@ -51,14 +51,26 @@ class Read(nn.Module):
         if "weight" in shapes:
             self.weight = mx.zeros(shapes["weight"])
 
-    def __call__(self, sources: list[mx.array]) -> list[mx.array]:
+    def __call__(self, sources: list[mx.array], observe: SourceObserver | None = None) -> list[mx.array]:
+        weights = self.weights(sources)
+        if observe is not None:
+            observe(mx.stack([_sizes(way) for way in weights]))
+        return [weighted_sum(way, sources) for way in weights]
+
+    def weights(self, sources: list[mx.array]) -> list[list[mx.array]]:
+        """Per way and source [B, T, C], or [C] if static."""
         if "weight" not in self:
-            return [weighted_sum(unbind(bias), sources) for bias in unbind(self.bias)]
+            return [unbind(bias) for bias in unbind(self.bias)]
         scores = [_relu(source @ self.weight.T) for source in sources]
         return [
-            weighted_sum([b + z[..., way, None] for b, z in zip(unbind(bias), scores, strict=True)], sources)
+            [b + z[..., way, None] for b, z in zip(unbind(bias), scores, strict=True)]
             for way, bias in enumerate(unbind(self.bias))
         ]
+
+
+def _sizes(weights: list[mx.array]) -> mx.array:
+    """Mean absolute weight over the channels [sources, N] of one way."""
+    return mx.stack([mx.abs(weight).mean(-1).flatten() for weight in weights])
 
 
 def _relu(z: mx.array) -> mx.array:

@@ -12,7 +12,7 @@ from mlx import nn
 
 from mhc_exp.config.history_variants import DenseFormer
 from mhc_exp.mlx.history.blocks import unbind, weighted_sum
-from mhc_exp.mlx.wiring import Observer, Sublayer, with_residuals
+from mhc_exp.mlx.wiring import SourceObserver, Sublayer, with_residuals
 from mhc_exp.topology.history.denseformer import sources
 
 
@@ -23,12 +23,12 @@ class DepthWeightedAverages(nn.Module):
         super().__init__()
         self.connections = [Average(indices) for indices in sources(variant, depth)]
 
-    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> mx.array:
+    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> mx.array:
         outputs = [x.astype(mx.float32)]
         x = outputs[0]
         for average, attention, mlp in zip(self.connections, sublayers[::2], sublayers[1::2], strict=True):
             outputs.append(with_residuals((attention, mlp))(x))
-            x = average(outputs)
+            x = average(outputs, observe)
         return x
 
 
@@ -41,7 +41,9 @@ class Average(nn.Module):
         if indices:
             self.weight = mx.zeros(len(indices))
 
-    def __call__(self, outputs: list[mx.array]) -> mx.array:
+    def __call__(self, outputs: list[mx.array], observe: SourceObserver | None = None) -> mx.array:
+        if observe is not None:
+            observe(self.weight[None, :, None] if "weight" in self else mx.ones((1, 1, 1)))
         if "weight" not in self:
             return outputs[-1]
         return weighted_sum(unbind(self.weight), [outputs[index] for index in self._indices])

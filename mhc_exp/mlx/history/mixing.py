@@ -13,7 +13,7 @@ from mlx import nn
 from mhc_exp.config.history_variants import History
 from mhc_exp.mlx.charts import CHARTS
 from mhc_exp.mlx.history.blocks import unbind, weighted_sum
-from mhc_exp.mlx.wiring import Observer, Sublayer
+from mhc_exp.mlx.wiring import SourceObserver, Sublayer
 from mhc_exp.topology.history.mixing import shapes, sinkhorn
 
 
@@ -25,10 +25,10 @@ class HistoryMixing(nn.Module):
         self._window = variant.window
         self.connections = [Mixing(variant, one.get("logits")) for one in shapes(variant, width, depth)]
 
-    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> mx.array:
+    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> mx.array:
         history = [x.astype(mx.float32)]
         for mixing, sublayer in zip(self.connections, sublayers, strict=True):
-            mixed, remembered = mixing(history)
+            mixed, remembered = mixing(history, observe)
             history = [mixed + sublayer(history[0]), *remembered][: self._window]
         return history[0]
 
@@ -42,14 +42,22 @@ class Mixing(nn.Module):
         if shape is not None:
             self.logits = mx.zeros(shape)
 
-    def __call__(self, history: list[mx.array]) -> tuple[mx.array, list[mx.array]]:
+    def __call__(
+        self, history: list[mx.array], observe: SourceObserver | None = None
+    ) -> tuple[mx.array, list[mx.array]]:
         if "logits" not in self:
+            if observe is not None:
+                observe(mx.ones((1, 1, 1)))
             return history[0], history
-        if self._variant.constraint == "doubly_stochastic":
-            stacked = mx.stack(history)
-            rows = unbind((self.matrix(self.logits) @ stacked.flatten(1)).reshape(stacked.shape))
-            return rows[0], rows
-        return weighted_sum(unbind(self.simplex(self.logits)), history), history
+        square = self._variant.constraint == "doubly_stochastic"
+        weights = self.matrix(self.logits) if square else self.simplex(self.logits)
+        if observe is not None:
+            observe((weights[0] if square else weights)[None, :, None])
+        if not square:
+            return weighted_sum(unbind(weights), history), history
+        stacked = mx.stack(history)
+        rows = unbind((weights @ stacked.flatten(1)).reshape(stacked.shape))
+        return rows[0], rows
 
     def matrix(self, logits: mx.array) -> mx.array:
         """Doubly stochastic [h, h]."""

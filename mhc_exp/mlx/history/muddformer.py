@@ -12,7 +12,7 @@ from mlx import nn
 
 from mhc_exp.config.history_variants import MUDDFormer
 from mhc_exp.mlx.history.blocks import attend, blocks, unbind, weighted_sum
-from mhc_exp.mlx.wiring import Observer, Sublayer
+from mhc_exp.mlx.wiring import SourceObserver, Sublayer
 from mhc_exp.topology.history.muddformer import WAYS, shapes
 from mhc_exp.topology.history.parameters import Shapes
 from mhc_exp.topology.layout import NORM_EPS
@@ -25,14 +25,14 @@ class MultiwayDense(nn.Module):
         super().__init__()
         self.connections = [Dense(one) for one in shapes(variant, width, depth)]
 
-    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> mx.array:
+    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> mx.array:
         outputs = [x.astype(mx.float32)]
         inputs = outputs * WAYS
         for dense, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=True):
             query, key, value, residual = inputs
             x = residual + attend(attention, query, key, value)
             outputs.append(x + mlp(x))
-            mixes = dense(outputs)
+            mixes = dense(outputs, observe)
             inputs = mixes if len(mixes) == WAYS else mixes * WAYS
         return inputs[-1]
 
@@ -47,8 +47,11 @@ class Dense(nn.Module):
             self.hidden = mx.zeros(shapes["hidden"])
             self.output = mx.zeros(shapes["output"])
 
-    def __call__(self, outputs: list[mx.array]) -> list[mx.array]:
-        return [weighted_sum(unbind(way), outputs) for way in unbind(self.weights(outputs[-1]))]
+    def __call__(self, outputs: list[mx.array], observe: SourceObserver | None = None) -> list[mx.array]:
+        weights = self.weights(outputs[-1])
+        if observe is not None:
+            observe(weights.flatten(2))
+        return [weighted_sum(unbind(way), outputs) for way in unbind(weights)]
 
     def weights(self, x: mx.array) -> mx.array:
         """A [W, i+1, B, T, 1] from the newest output [B, T, C]: tokens last, so that each weight is contiguous."""

@@ -12,7 +12,7 @@ from mlx import nn
 
 from mhc_exp.config.history_variants import ValueResidual
 from mhc_exp.mlx.history.blocks import blocks, unbind
-from mhc_exp.mlx.wiring import Observer, Sublayer
+from mhc_exp.mlx.wiring import SourceObserver, Sublayer
 from mhc_exp.topology.history.value_residual import mixes
 
 
@@ -23,13 +23,13 @@ class ValueResiduals(nn.Module):
         super().__init__()
         self.connections = [ValueMix(variant, mixed) for mixed in mixes(variant, depth)]
 
-    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> mx.array:
+    def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> mx.array:
         first = None
         for mix, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=True):
             hidden = attention.norm(x)
             q, k, v = attention.project(hidden, hidden, hidden)
             first = v if first is None else first
-            x = x + attention.attend(q, k, mix(first, v))
+            x = x + attention.attend(q, k, mix(first, v, observe))
             x = x + mlp(x)
         return x
 
@@ -43,7 +43,10 @@ class ValueMix(nn.Module):
         if mixed and variant.learnable:
             self.weight = mx.zeros(2)
 
-    def __call__(self, first: mx.array, own: mx.array) -> mx.array:
+    def __call__(self, first: mx.array, own: mx.array, observe: SourceObserver | None = None) -> mx.array:
+        if observe is not None:
+            weights = self.weight if "weight" in self else mx.array(self._fixed or (1.0,))
+            observe(weights[None, :, None])
         if self._fixed is None:
             return own
         lambda_1, lambda_2 = unbind(self.weight) if "weight" in self else self._fixed

@@ -6,6 +6,7 @@ import numpy as np
 
 from mhc_exp.config.history_variants import AttnRes
 from mhc_exp.topology.history.parameters import Shapes, constants
+from mhc_exp.topology.history.reads import Read
 
 
 def block_size(variant: AttnRes, depth: int) -> int:
@@ -17,6 +18,15 @@ def sources(variant: AttnRes, depth: int) -> list[int]:
     """Number of sources of the 2L + 1 reads: embedding, sums of finished blocks, sum of the current one if begun."""
     size, sublayers = block_size(variant, depth), 2 * depth
     return [1 + -(-index // size) for index in range(sublayers + 1)]
+
+
+def reads(variant: AttnRes, depth: int) -> list[Read]:
+    """The read of every sublayer and of the head; a finished block counts as made at its end, the current one now."""
+    size = block_size(variant, depth)
+    return [
+        Read(place, tuple(min(size * index, place) for index in range(count)))
+        for place, count in enumerate(sources(variant, depth))
+    ]
 
 
 def shapes(variant: AttnRes, width: int, depth: int) -> list[Shapes]:

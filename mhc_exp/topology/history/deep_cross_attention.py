@@ -6,6 +6,7 @@ import numpy as np
 
 from mhc_exp.config.history_variants import DeepCrossAttention
 from mhc_exp.topology.history.parameters import Shapes, constants
+from mhc_exp.topology.history.reads import Read
 
 WAYS = 3
 """Query, key and value, in this order; the query's read is also the residual of the block."""
@@ -14,6 +15,16 @@ WAYS = 3
 def sources(variant: DeepCrossAttention, depth: int) -> list[int]:
     """Number of sources of the L + 1 reads: before each block, and before the head."""
     return [block + 1 if variant.last is None else min(block + 1, variant.last + 2) for block in range(depth + 1)]
+
+
+def reads(variant: DeepCrossAttention, depth: int) -> list[Read]:
+    """The reads before each block and before the head: the embedding, then the newest outputs (the first of them may be
+    a sum of all that lie between).
+    """
+    return [
+        Read(2 * block, (0, *(2 * newest for newest in range(block - count + 2, block + 1))))
+        for block, count in enumerate(sources(variant, depth))
+    ]
 
 
 def ways(depth: int) -> list[int]:

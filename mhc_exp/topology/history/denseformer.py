@@ -6,6 +6,7 @@ import numpy as np
 
 from mhc_exp.config.history_variants import DenseFormer
 from mhc_exp.topology.history.parameters import Shapes, named, newest
+from mhc_exp.topology.history.reads import Read
 
 
 def sources(variant: DenseFormer, depth: int) -> list[range]:
@@ -13,6 +14,14 @@ def sources(variant: DenseFormer, depth: int) -> list[range]:
     return [
         range(block % variant.dilation, block + 1, variant.dilation) if block % variant.period == 0 else range(0)
         for block in range(1, depth + 1)
+    ]
+
+
+def reads(variant: DenseFormer, depth: int) -> list[Read]:
+    """What follows each block: an average, or its output alone."""
+    return [
+        Read(2 * block, tuple(2 * index for index in indices) or (2 * block,))
+        for block, indices in enumerate(sources(variant, depth), 1)
     ]
 
 

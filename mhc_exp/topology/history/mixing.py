@@ -7,11 +7,21 @@ import numpy as np
 from mhc_exp.config.history_variants import History
 from mhc_exp.config.variants import Mix
 from mhc_exp.topology.history.parameters import Shapes, named
+from mhc_exp.topology.history.reads import Read
 
 
 def states(variant: History, depth: int) -> list[int]:
     """How many states each of the 2L connections mixes: the history grows to H and stays there."""
     return [min(variant.window, index + 1) for index in range(2 * depth)]
+
+
+def reads(variant: History, depth: int) -> list[Read]:
+    """The sums that make the next state, newest state first. The memory of a doubly stochastic matrix holds mixes: each
+    counts as made when its place in the memory says.
+    """
+    return [
+        Read(place, tuple(place - age for age in range(count))) for place, count in enumerate(states(variant, depth))
+    ]
 
 
 def shapes(variant: History, width: int, depth: int) -> list[Shapes]:

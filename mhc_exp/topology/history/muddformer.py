@@ -7,6 +7,7 @@ import numpy as np
 from mhc_exp import rng
 from mhc_exp.config.history_variants import MUDDFormer
 from mhc_exp.topology.history.parameters import Shapes, named, newest
+from mhc_exp.topology.history.reads import Read
 
 WAYS = 4
 """Query, key, value and residual, in this order."""
@@ -15,6 +16,11 @@ WAYS = 4
 def ways(variant: MUDDFormer, depth: int) -> list[int]:
     """Weight sets after each of the L blocks; the head reads a single mix."""
     return [WAYS if variant.multiway and block < depth else 1 for block in range(1, depth + 1)]
+
+
+def reads(variant: MUDDFormer, depth: int) -> list[Read]:
+    """The aggregation after each block, of all outputs up to its own."""
+    return [Read(2 * block, tuple(range(0, 2 * block + 1, 2))) for block in range(1, depth + 1)]
 
 
 def shapes(variant: MUDDFormer, width: int, depth: int) -> list[Shapes]:

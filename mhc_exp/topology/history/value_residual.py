@@ -6,11 +6,19 @@ import numpy as np
 
 from mhc_exp.config.history_variants import ValueResidual
 from mhc_exp.topology.history.parameters import Shapes, named
+from mhc_exp.topology.history.reads import Read
 
 
 def mixes(variant: ValueResidual, depth: int) -> list[bool]:
     """Whether each of the L blocks mixes the first block's values into its own."""
     return [block >= variant.start for block in range(1, depth + 1)]
+
+
+def reads(variant: ValueResidual, depth: int) -> list[Read]:
+    """The values of each block, its own last; values count as made where their attention begins."""
+    return [
+        Read(2 * block, (0, 2 * block) if mixed else (2 * block,)) for block, mixed in enumerate(mixes(variant, depth))
+    ]
 
 
 def shapes(variant: ValueResidual, width: int, depth: int) -> list[Shapes]:

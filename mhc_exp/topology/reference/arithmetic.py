@@ -14,6 +14,9 @@ Parameters = Mapping[str, np.ndarray]
 Branch = Callable[[np.ndarray], np.ndarray]
 """What a connection wraps: [B, T, C] -> [B, T, C]."""
 
+SourceObserver = Callable[[np.ndarray], None]
+"""Called with the weights [W, sources, N] of every read of earlier outputs: W ways or heads, N tokens (1 if static)."""
+
 
 class Sublayer(Protocol):
     """Attention or MLP of one block, F(x) = inner(norm(x)) on [B, T, C], without a residual of its own."""
@@ -23,6 +26,10 @@ class Sublayer(Protocol):
     def norm(self, x: np.ndarray) -> np.ndarray: ...
 
     def inner(self, x: np.ndarray) -> np.ndarray: ...
+
+
+def unobserved(weights: np.ndarray) -> None:
+    """Nobody asks for the weights of a read."""
 
 
 def below(prefix: str, parameters: Parameters) -> Parameters:

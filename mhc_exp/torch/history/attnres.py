@@ -16,7 +16,7 @@ from mhc_exp.config.history_variants import AttnRes
 from mhc_exp.topology.history.attnres import block_size, shapes
 from mhc_exp.topology.layout import NORM_EPS
 from mhc_exp.torch.history.blocks import at_least_single, weighted_sum
-from mhc_exp.torch.wiring import Observer, Sublayer
+from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
 class Source(NamedTuple):
@@ -35,16 +35,16 @@ class AttentionResiduals(nn.Module):
         built = nn.ModuleList(Read("query" in one, variant.heads, width) for one in shapes(variant, width, depth))
         self.connections: Sequence[Read] = built  # type: ignore[assignment]
 
-    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
+    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         finished, partial = [_source(at_least_single(x))], None
         for index, (read, sublayer) in enumerate(zip(self.connections, sublayers, strict=False)):
             current = [] if partial is None else [_source(partial)]
-            output = at_least_single(sublayer(read([*finished, *current])))
+            output = at_least_single(sublayer(read([*finished, *current], observe)))
             partial = output if partial is None else partial + output
             if (index + 1) % self.size == 0:
                 finished, partial = [*finished, _source(partial)], None
         current = [] if partial is None else [_source(partial)]
-        return self.connections[-1]([*finished, *current])
+        return self.connections[-1]([*finished, *current], observe)
 
 
 def _source(x: Tensor) -> Source:
@@ -62,12 +62,16 @@ class Read(nn.Module):
         self.channels: Tensor
         self.register_buffer("channels", torch.eye(heads).repeat_interleave(width // heads, 1), persistent=False)
 
-    def forward(self, sources: list[Source]) -> Tensor:
+    def forward(self, sources: list[Source], observe: SourceObserver | None = None) -> Tensor:
         if self.query is None or self.key_norm is None:
+            if observe is not None:
+                observe(torch.ones(1, 1, 1))
             return sources[0].value
         with torch.autocast(self.query.device.type, enabled=False):
             queries = self.channels * (self.query * self.key_norm)  # [H, C], zero outside a head's channels
             scores = [functional.linear(value, queries) * inverse_rms for value, inverse_rms in sources]
             weights = torch.stack(scores).softmax(0).unsqueeze(-1)  # [sources, B, T, H, 1]
+            if observe is not None:
+                observe(weights.squeeze(-1).flatten(1, 2).permute(2, 0, 1))
             by_head = [value.unflatten(-1, (self.heads, -1)) for value, _ in sources]
             return weighted_sum(weights.unbind(0), by_head).flatten(-2)

@@ -16,7 +16,7 @@ from mhc_exp.config.history_variants import DeepCrossAttention
 from mhc_exp.topology.history.deep_cross_attention import shapes
 from mhc_exp.topology.history.parameters import Shapes
 from mhc_exp.torch.history.blocks import at_least_single, attend, blocks, weighted_sum
-from mhc_exp.torch.wiring import Observer, Sublayer
+from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
 class DeepCrossAttentions(nn.Module):
@@ -28,13 +28,13 @@ class DeepCrossAttentions(nn.Module):
         built = nn.ModuleList(Read(one) for one in shapes(variant, width, depth))
         self.connections: Sequence[Read] = built  # type: ignore[assignment]
 
-    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
+    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         outputs = [at_least_single(x)]
         for read, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=False):
-            query, key, value = read(self.visible(outputs))
+            query, key, value = read(self.visible(outputs), observe)
             attended = attend(attention, query, key, value)
             outputs.append(at_least_single(attended + mlp(query + attended)))
-        return self.connections[-1](self.visible(outputs))[0]
+        return self.connections[-1](self.visible(outputs), observe)[0]
 
     def visible(self, outputs: list[Tensor]) -> list[Tensor]:
         """All outputs, or the embedding, the sum of those between, and the last k."""
@@ -52,15 +52,27 @@ class Read(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shapes["bias"]))
         self.weight = nn.Parameter(torch.zeros(shapes["weight"])) if "weight" in shapes else None
 
-    def forward(self, sources: list[Tensor]) -> list[Tensor]:
+    def forward(self, sources: list[Tensor], observe: SourceObserver | None = None) -> list[Tensor]:
         with torch.autocast(sources[0].device.type, enabled=False):
-            if self.weight is None:
-                return [weighted_sum(bias.unbind(0), sources) for bias in self.bias.unbind(0)]
-            scores = [_relu(functional.linear(source, self.weight)).unbind(-1) for source in sources]
-            return [
-                weighted_sum([b + by_way[way].unsqueeze(-1) for b, by_way in zip(bias, scores, strict=True)], sources)
-                for way, bias in enumerate(self.bias.unbind(0))
-            ]
+            weights = self.weights(sources)
+            if observe is not None:
+                observe(torch.stack([_sizes(way) for way in weights]))
+            return [weighted_sum(way, sources) for way in weights]
+
+    def weights(self, sources: list[Tensor]) -> list[list[Tensor]]:
+        """Per way and source [B, T, C], or [C] if static."""
+        if self.weight is None:
+            return [list(bias.unbind(0)) for bias in self.bias.unbind(0)]
+        scores = [_relu(functional.linear(source, self.weight)).unbind(-1) for source in sources]
+        return [
+            [b + by_way[way].unsqueeze(-1) for b, by_way in zip(bias, scores, strict=True)]
+            for way, bias in enumerate(self.bias.unbind(0))
+        ]
+
+
+def _sizes(weights: list[Tensor]) -> Tensor:
+    """Mean absolute weight over the channels [sources, N] of one way."""
+    return torch.stack([weight.abs().mean(-1).flatten() for weight in weights])
 
 
 def _relu(z: Tensor) -> Tensor:

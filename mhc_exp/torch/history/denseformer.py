@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mhc_exp.config.history_variants import DenseFormer
 from mhc_exp.topology.history.denseformer import sources
 from mhc_exp.torch.history.blocks import at_least_single, weighted_sum
-from mhc_exp.torch.wiring import Observer, Sublayer, with_residuals
+from mhc_exp.torch.wiring import SourceObserver, Sublayer, with_residuals
 
 
 class DepthWeightedAverages(nn.Module):
@@ -24,12 +24,12 @@ class DepthWeightedAverages(nn.Module):
         built = nn.ModuleList(Average(indices) for indices in sources(variant, depth))
         self.connections: Sequence[Average] = built  # type: ignore[assignment]
 
-    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
+    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         outputs = [at_least_single(x)]
         x = outputs[0]
         for average, attention, mlp in zip(self.connections, sublayers[::2], sublayers[1::2], strict=True):
             outputs.append(with_residuals((attention, mlp))(x))
-            x = average(outputs)
+            x = average(outputs, observe)
         return x
 
 
@@ -41,7 +41,9 @@ class Average(nn.Module):
         self.indices = indices
         self.weight = nn.Parameter(torch.zeros(len(indices))) if indices else None
 
-    def forward(self, outputs: list[Tensor]) -> Tensor:
+    def forward(self, outputs: list[Tensor], observe: SourceObserver | None = None) -> Tensor:
+        if observe is not None:
+            observe(torch.ones(1, 1, 1) if self.weight is None else self.weight[None, :, None])
         if self.weight is None:
             return outputs[-1]
         return weighted_sum(self.weight.unbind(0), [outputs[index] for index in self.indices])

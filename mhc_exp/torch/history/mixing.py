@@ -14,7 +14,7 @@ from mhc_exp.config.history_variants import History
 from mhc_exp.topology.history.mixing import shapes, sinkhorn
 from mhc_exp.torch.charts import CHARTS
 from mhc_exp.torch.history.blocks import at_least_single, weighted_sum
-from mhc_exp.torch.wiring import Observer, Sublayer
+from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
 class HistoryMixing(nn.Module):
@@ -26,10 +26,10 @@ class HistoryMixing(nn.Module):
         built = nn.ModuleList(Mixing(variant, one.get("logits")) for one in shapes(variant, width, depth))
         self.connections: Sequence[Mixing] = built  # type: ignore[assignment]
 
-    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
+    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         history = [at_least_single(x)]
         for mixing, sublayer in zip(self.connections, sublayers, strict=True):
-            mixed, remembered = mixing(history)
+            mixed, remembered = mixing(history, observe)
             history = [mixed + sublayer(history[0]), *remembered][: self.window]
         return history[0]
 
@@ -42,15 +42,21 @@ class Mixing(nn.Module):
         self.variant = variant
         self.logits = None if shape is None else nn.Parameter(torch.zeros(shape))
 
-    def forward(self, history: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, history: list[Tensor], observe: SourceObserver | None = None) -> tuple[Tensor, list[Tensor]]:
         if self.logits is None:
+            if observe is not None:
+                observe(torch.ones(1, 1, 1))
             return history[0], history
+        square = self.variant.constraint == "doubly_stochastic"
         with torch.autocast(history[0].device.type, enabled=False):
-            if self.variant.constraint == "doubly_stochastic":
-                stacked = torch.stack(history)
-                rows = (self.matrix(self.logits) @ stacked.flatten(1)).view_as(stacked).unbind(0)
-                return rows[0], list(rows)
-            return weighted_sum(self.simplex(self.logits).unbind(0), history), history
+            weights = self.matrix(self.logits) if square else self.simplex(self.logits)
+            if observe is not None:
+                observe((weights[0] if square else weights)[None, :, None])
+            if not square:
+                return weighted_sum(weights.unbind(0), history), history
+            stacked = torch.stack(history)
+            rows = (weights @ stacked.flatten(1)).view_as(stacked).unbind(0)
+            return rows[0], list(rows)
 
     def matrix(self, logits: Tensor) -> Tensor:
         """Doubly stochastic [h, h]."""

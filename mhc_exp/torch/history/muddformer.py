@@ -16,7 +16,7 @@ from mhc_exp.topology.history.muddformer import WAYS, shapes
 from mhc_exp.topology.history.parameters import Shapes
 from mhc_exp.topology.layout import NORM_EPS
 from mhc_exp.torch.history.blocks import at_least_single, attend, blocks, weighted_sum
-from mhc_exp.torch.wiring import Observer, Sublayer
+from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
 class MultiwayDense(nn.Module):
@@ -27,14 +27,14 @@ class MultiwayDense(nn.Module):
         built = nn.ModuleList(Dense(one) for one in shapes(variant, width, depth))
         self.connections: Sequence[Dense] = built  # type: ignore[assignment]
 
-    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
+    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         outputs = [at_least_single(x)]
         inputs = outputs * WAYS
         for dense, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=True):
             query, key, value, residual = inputs
             x = residual + attend(attention, query, key, value)
             outputs.append(x + mlp(x))
-            mixes = dense(outputs)
+            mixes = dense(outputs, observe)
             inputs = mixes if len(mixes) == WAYS else mixes * WAYS
         return inputs[-1]
 
@@ -49,9 +49,12 @@ class Dense(nn.Module):
         self.hidden = nn.Parameter(torch.zeros(shapes["hidden"])) if dynamic else None
         self.output = nn.Parameter(torch.zeros(shapes["output"])) if dynamic else None
 
-    def forward(self, outputs: list[Tensor]) -> list[Tensor]:
+    def forward(self, outputs: list[Tensor], observe: SourceObserver | None = None) -> list[Tensor]:
         with torch.autocast(outputs[-1].device.type, enabled=False):
-            return [weighted_sum(way.unbind(0), outputs) for way in self.weights(outputs[-1]).unbind(0)]
+            weights = self.weights(outputs[-1])
+            if observe is not None:
+                observe(weights.flatten(2))
+            return [weighted_sum(way.unbind(0), outputs) for way in weights.unbind(0)]
 
     def weights(self, x: Tensor) -> Tensor:
         """A [W, i+1, B, T, 1] from the newest output [B, T, C]: tokens last, so that each weight is contiguous."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mhc_exp.config.history_variants import ValueResidual
 from mhc_exp.topology.history.value_residual import mixes
 from mhc_exp.torch.history.blocks import blocks
-from mhc_exp.torch.wiring import Observer, Sublayer
+from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
 class ValueResiduals(nn.Module):
@@ -24,13 +24,13 @@ class ValueResiduals(nn.Module):
         built = nn.ModuleList(ValueMix(variant, mixed) for mixed in mixes(variant, depth))
         self.connections: Sequence[ValueMix] = built  # type: ignore[assignment]
 
-    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
+    def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         first = None
         for mix, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=True):
             hidden = attention.norm(x)
             q, k, v = attention.project(hidden, hidden, hidden)
             first = v if first is None else first
-            x = x + attention.attend(q, k, mix(first, v))
+            x = x + attention.attend(q, k, mix(first, v, observe))
             x = x + mlp(x)
         return x
 
@@ -43,7 +43,10 @@ class ValueMix(nn.Module):
         self.fixed = (variant.first, variant.own) if mixed else None
         self.weight = nn.Parameter(torch.zeros(2)) if mixed and variant.learnable else None
 
-    def forward(self, first: Tensor, own: Tensor) -> Tensor:
+    def forward(self, first: Tensor, own: Tensor, observe: SourceObserver | None = None) -> Tensor:
+        if observe is not None:
+            weights = torch.tensor(self.fixed or (1.0,)) if self.weight is None else self.weight
+            observe(weights[None, :, None])
         if self.fixed is None:
             return own
         lambda_1, lambda_2 = self.fixed if self.weight is None else self.weight.unbind(0)

@@ -7,11 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from mhc_exp.config.history_variants import History
-from mhc_exp.topology.reference.arithmetic import Parameters, Sublayer, softmax
+from mhc_exp.topology.reference.arithmetic import Parameters, SourceObserver, Sublayer, softmax, unobserved
 from mhc_exp.topology.reference.charts import sinkhorn
 
 
-def forward(x0: np.ndarray, sublayers: Sequence[Sublayer], parameters: Parameters, variant: History) -> np.ndarray:
+def forward(
+    x0: np.ndarray,
+    sublayers: Sequence[Sublayer],
+    parameters: Parameters,
+    variant: History,
+    observe: SourceObserver = unobserved,
+) -> np.ndarray:
     """The history holds the states after every sublayer (x_0: embedding), newest first, at most H of them.
 
     Vector weights mix them into the next state. A doubly stochastic matrix makes h states of h, of which row 0 is the
@@ -21,6 +27,7 @@ def forward(x0: np.ndarray, sublayers: Sequence[Sublayer], parameters: Parameter
     history = [x0]
     for index, sublayer in enumerate(sublayers):
         weights = mixing_weights(parameters.get(f"connections.{index}.logits"), variant)
+        observe(weights[:1, :, None])
         mixed = list(np.tensordot(weights, np.stack(history), 1))  # one state per row
         state = mixed[0] + sublayer(history[0])
         remembered = mixed if variant.constraint == "doubly_stochastic" else history
