@@ -74,7 +74,7 @@ def text(measured: Measured) -> str:
     """The table under its title."""
     lines = measured.lines
     columns = {
-        "sources": np.array([len(read.sources) for read in measured.reads], float),
+        "sources": np.array([len(read.sources) for read in measured.reads]),
         "entropy": lines["history/entropy"],
         "distance": lines["history/mean_distance"],
         "top": lines["history/largest"],

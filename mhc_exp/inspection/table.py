@@ -58,8 +58,10 @@ def table(what: str, labels: Sequence[str], columns: Lines) -> str:
     return columns_text([names, *rows], right=range(1, len(names)))
 
 
-def number(value: float | np.floating) -> str:
-    """Three digits, in powers of ten where it is very small or very large; `-` for what is not there."""
+def number(value: float | np.number) -> str:
+    """Three digits, in powers of ten where it is very small or very large; a count as it is; `-` for what is absent."""
+    if isinstance(value, np.integer):
+        return str(value)
     if not math.isfinite(value):
         return "-" if math.isnan(value) else "inf"
     return f"{value:.3f}" if value == 0 or 1e-2 <= abs(value) < 1e3 else f"{value:.1e}"

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PREFIX = "history/weight_"
-MISSING = (
-    "only wirings that read earlier outputs have it (attnres, denseformer, ...), every training.metrics_every steps"
-)
+MISSING = "only wirings that read earlier outputs have it, such as attnres, every training.metrics_every steps"
 ENTROPY = Measure("history/entropy", "entropy / log(sources)", False, (Level(1.0, "equal"),), "entropy", MISSING)
 DISTANCE = Measure("history/mean_distance", "sublayers back, mean", False, (), "distance", MISSING)
 LARGEST = Measure("history/largest", "share of the largest weight", False, (), "largest", MISSING)

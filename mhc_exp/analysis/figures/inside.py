@@ -81,6 +81,8 @@ def span(grids: Sequence[Grid]) -> tuple[float, float]:
 
 def heat_map(name: str, title: str, grid: Grid, span: tuple[float, float], axes: Axes) -> None:
     """Connections over steps."""
+    from matplotlib.ticker import MaxNLocator
+
     steps, connections, values = grid
     style.dress(axes)
     axes.grid(visible=False)
@@ -91,6 +93,7 @@ def heat_map(name: str, title: str, grid: Grid, span: tuple[float, float], axes:
     mesh.set_label(f"{name}: {title}")
     axes.set_xlabel("step")
     axes.set_ylabel(CONNECTION)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     bar = axes.figure.colorbar(mesh, ax=axes)
     bar.ax.tick_params(labelsize=8)
     bar.set_label(title, fontsize=9)
