@@ -90,9 +90,9 @@ def test_the_other_backend_finds_the_same(door: Door, monkeypatch: pytest.Monkey
 def test_wirings_without_anything_to_show_are_refused_by_name(door: Door) -> None:
     said = door("intervene", "attnres", "--identity")
     assert (said.code, said.out) == (2, "")
-    assert "attnres, which is of family: attnres; type a run of a wiring with family: streams" in said.err
+    assert "attnres, which has connections of another kind; type a run of a wiring with family: streams" in said.err
     RunDirectory.create(compose(["variant=frac", "name=parts", *SIZES]), sweep=None, command=["mhc-exp"])
     said = door("inspect", "parts")
     assert said.code == 2
-    assert "frac, which is of family: segments" in said.err
+    assert "frac, which has connections of another kind" in said.err
     assert "such as attnres" in said.err
