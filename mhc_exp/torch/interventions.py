@@ -6,13 +6,13 @@ What each change means is said, and done in numpy, in mhc_exp.topology.intervent
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from mhc_exp.topology.interventions import Intervention
+from mhc_exp.torch.kernels.eager import Eager
 from mhc_exp.torch.looped import LoopedStreams
 from mhc_exp.torch.model import Transformer
 from mhc_exp.torch.streams import HyperConnection, HyperStreams
@@ -25,28 +25,46 @@ Change = Callable[[int, Coefficients], Coefficients]
 @contextlib.contextmanager
 def rewired(model: Transformer, change: Change) -> Iterator[None]:
     """Every connection of `model` uses changed coefficients inside the block; not to be nested."""
-    connections = _connections(model)
-
-    def changed(index: int, original: Callable[[Tensor], Coefficients], x: Tensor) -> Coefficients:
-        return change(index, original(x))
-
-    for index, connection in enumerate(connections):
-        connection.coefficients = functools.partial(changed, index, connection.coefficients)
+    topology = _streams(model)
+    before = topology.kernels
+    topology.kernels = _Rewired(before, change, list(topology.connections))
     try:
         yield
     finally:
-        for connection in connections:
-            del connection.coefficients  # the method of the class is seen again
+        topology.kernels = before
+
+
+class _Rewired(Eager):
+    """A tier whose coefficients are changed before they are used."""
+
+    def __init__(self, kernels: Eager, change: Change, connections: list[HyperConnection]):
+        self.kernels, self.change = kernels, change
+        self.index = {connection: index for index, connection in enumerate(connections)}
+
+    def enter(
+        self, connection: HyperConnection, x: Tensor, reads: bool, known: Coefficients | None
+    ) -> tuple[Coefficients, Tensor | None, Tensor]:
+        coefficients, _, x = self.kernels.enter(connection, x, False, known)
+        changed = self.change(self.index[connection], coefficients)
+        if not reads:
+            return changed, None, x
+        return changed, *self.kernels.read(x, changed.read)
+
+    def read(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return self.kernels.read(x, weights)
+
+    def write(self, x: Tensor, y: Tensor, coefficients: Coefficients) -> Tensor:
+        return self.kernels.write(x, y, coefficients)
 
 
 def count(model: Transformer) -> int:
     """Connections of `model`."""
-    return len(_connections(model))
+    return len(_streams(model).connections)
 
 
-def _connections(model: Transformer) -> list[HyperConnection]:
+def _streams(model: Transformer) -> HyperStreams | LoopedStreams:
     assert isinstance(model.topology, HyperStreams | LoopedStreams)  # who calls has asked families.connection
-    return list(model.topology.connections)
+    return model.topology
 
 
 def apply(change: Intervention, coefficients: Coefficients) -> Coefficients:

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from mhc_exp.config.variants import Gate, Streams
 from mhc_exp.topology.layout import NORM_EPS, connections, layout, mixing_share, parameter_shapes, readout_shapes
-from mhc_exp.torch.charts import chart
 from mhc_exp.torch.expansion import Expand
+from mhc_exp.torch.kernels.eager import Eager, MixFunction
 from mhc_exp.torch.wiring import (
     Branch,
     Coefficients,
@@ -34,6 +34,8 @@ class HyperStreams(nn.Module):
     def __init__(self, variant: Streams, width: int, depth: int):
         super().__init__()
         self.variant = variant
+        self.kernels: Eager = Eager()
+        """The tier that computes the connections; mhc_exp.torch.kernels.choice puts a faster one here."""
         self.expand = Expand(variant.expand, variant.streams, width)
         count = connections(variant, depth)
         share = mixing_share(variant.mix, count)
@@ -48,12 +50,16 @@ class HyperStreams(nn.Module):
         if self.variant.site == "block":
             branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
         streams, waiting = self.expand(x.reshape(-1, width)), None
-        for connection, branch in zip(self.connections, branches, strict=True):
-            predicted = coefficients = connection.coefficients(streams)
-            if self.variant.read_from == "previous":
+        own_read = self.variant.read_from == "current"
+        known = self.kernels.prepare(self.connections)
+        for connection, branch, prepared in zip(self.connections, branches, known, strict=True):
+            predicted, u, streams = self.kernels.enter(connection, streams, own_read, prepared)
+            coefficients = predicted
+            if u is None:
                 coefficients = predicted._replace(read=_first(predicted.read) if waiting is None else waiting)
-            y = branch(contract(streams, coefficients.read).view(batch, time, width))
-            streams = connection.write(streams, y.reshape(-1, width), coefficients)
+                u, streams = self.kernels.read(streams, coefficients.read)
+            y = branch(u.view(batch, time, width))
+            streams = self.kernels.write(streams, y.reshape(-1, width), coefficients)
             waiting = predicted.read
             if observe is not None:
                 observe(coefficients, streams)
@@ -89,20 +95,19 @@ class HyperConnection(nn.Module):
                 self.sizes: Tensor
                 self.register_buffer("sizes", torch.tensor(self.layout.parts), persistent=False)
 
-    def coefficients(self, x: Tensor) -> Coefficients:
-        """Coefficients predicted from the streams x [N, S, C], always in float32."""
-        with torch.autocast(x.device.type, enabled=False):
-            raw = self._raw(at_least_single(x))
-            read, write, mix = (raw[part] for part in self.layout.slices)
-            matrix = None
-            if self.variant.mix.chart != "identity":
-                matrix = chart(mix, self.layout.streams, self.variant.mix, self.share)
-                if self.variant.mix.apply == "transposed":
-                    matrix = matrix.transpose(0, 1)
-            return Coefficients(_gate(read, self.variant.read, "mean"), _gate(write, self.variant.write, "sum"), matrix)
+    def activated(self, raw: Tensor, mix: MixFunction) -> Coefficients:
+        """Coefficients from raw ones [total, N]; `mix` is a tier's way from logits to H_res as applied."""
+        spec, streams = self.variant, self.layout.streams
+        read, write, logits = (raw[part] for part in self.layout.slices)
+        matrix = None if spec.mix.chart == "identity" else mix(logits, streams, spec.mix, self.share)
+        return Coefficients(_gate(read, spec.read, "mean"), _gate(write, spec.write, "sum"), matrix)
 
-    def _raw(self, x: Tensor) -> Tensor:
-        """[total, N] coefficients before activation and chart."""
+    def raw(self, x: Tensor) -> Tensor:
+        """Coefficients [total, N] before activation and chart, predicted from the streams x [N, S, C] in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._predicted(at_least_single(x))
+
+    def _predicted(self, x: Tensor) -> Tensor:
         bias = self.bias.unsqueeze(1)
         if self.variant.coefficients == "static":
             return bias
@@ -114,17 +119,6 @@ class HyperConnection(nn.Module):
         dynamic = squash(functional.linear(self.norm(x), self.weight)).permute(1, 2, 0)  # [S, 2 + mix/S, N]
         read, write, mix = dynamic[:, 0], dynamic[:, 1], dynamic[:, 2:].flatten(0, 1)
         return bias + torch.cat([self.scale[0] * read, self.scale[1] * write, self.scale[0] * mix])
-
-    def write(self, x: Tensor, y: Tensor, coefficients: Coefficients) -> Tensor:
-        """New streams [N, S, C] from the old ones and the sublayer's output y [N, C]; in the dtype of x throughout."""
-        with torch.autocast(x.device.type, enabled=False):  # which would mix in bfloat16
-            added = coefficients.write.t().unsqueeze(2).to(x.dtype) * y.unsqueeze(1).to(x.dtype)
-            if coefficients.mix is None:
-                return x + added
-            mix = coefficients.mix.permute(2, 0, 1).contiguous().to(x.dtype)
-            if mix.shape[0] == 1:
-                return torch.matmul(mix, x) + added
-            return torch.baddbmm(added, mix, x)
 
 
 class Readout(nn.Module):

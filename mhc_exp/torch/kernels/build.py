@@ -1,0 +1,141 @@
+"""The C kernels, compiled at first use by the system's compiler and kept in the user's cache.
+
+The cache is keyed by sources, compiler, flags and CPU, so a home directory shared by different machines is safe. Nothing is
+downloaded, and no compiler means `Unavailable` with the reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+STREAMS = range(2, 9)
+"""Numbers of streams that the kernels are written for."""
+
+_HEADER, _SOURCES = "lanes.h", ("streams.c", "predict.c", "sinkhorn.c")
+_FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
+_CPU_FLAGS = (("-march=native",), ("-mcpu=native",), ())
+_THREAD_FLAGS = (("-fopenmp",), ())
+"""Tried in turn, the best first: compilers for ARM spell it -mcpu, and Apple's has no OpenMP (then one thread works)."""
+
+
+class Unavailable(Exception):
+    """Why there are no native kernels here, as the end of a sentence."""
+
+
+class Library:
+    """The compiled kernels for one number of streams; a function that is short of memory raises MemoryError."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.threaded = path.stem.endswith("-openmp")
+        """Whether the kernels use more than one thread."""
+        self._library = ctypes.CDLL(str(path))
+
+    def __getattr__(self, name: str):
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_int
+
+        def call(*arguments: object) -> None:
+            if not function(*arguments):
+                raise MemoryError(f"the kernel {name} could not allocate its working memory")
+
+        setattr(self, name, call)
+        return call
+
+
+@functools.cache
+def library(streams: int) -> Library:
+    """The kernels for `streams` streams, compiled now if no earlier process has done so. Raises Unavailable."""
+    if streams not in STREAMS:
+        raise Unavailable(f"the kernels are for {STREAMS[0]} to {STREAMS[-1]} streams, not {streams}")
+    compiler = _compiler()
+    directory = cache_directory()
+    key = _key(compiler, streams)
+    for kept in directory.glob(f"{key}*.so"):
+        return _loaded(kept)
+    return _loaded(_compile(compiler, streams, directory, key))
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: $MHC_CACHE, else the user's cache directory."""
+    chosen = os.environ.get("MHC_CACHE")
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    directory = Path(chosen or Path(root) / "mhc_exp").expanduser() / "kernels"
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Unavailable(f"{directory} cannot be written ({error.strerror}); set MHC_CACHE to a directory that can") from None
+    return directory
+
+
+def _compiler() -> Path:
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        if name and (found := shutil.which(name)):
+            return Path(found).resolve()
+    raise Unavailable("there is no C compiler (looked for $CC, cc, gcc and clang)")
+
+
+def _key(compiler: Path, streams: int) -> str:
+    """Name of the compiled file: everything that decides what is in it."""
+    status = compiler.stat()
+    identity = [str(compiler), str(status.st_size), str(status.st_mtime_ns), *_FLAGS, platform.machine(), _cpu()]
+    hashed = hashlib.sha256("\n".join(identity).encode())
+    for name in (_HEADER, *_SOURCES):
+        hashed.update(_source(name))
+    return f"streams{streams}-{hashed.hexdigest()[:24]}"
+
+
+def _source(name: str) -> bytes:
+    return resources.files(__package__).joinpath(name).read_bytes()
+
+
+@functools.cache
+def _cpu() -> str:
+    """What -march=native depends on: the CPU's instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("flags", "Features", "model name", "CPU part", "cpu family")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _compile(compiler: Path, streams: int, directory: Path, key: str) -> Path:
+    """Compile in a directory of our own and move the result into place, so that a killed compiler leaves nothing half."""
+    try:
+        with tempfile.TemporaryDirectory(dir=directory, prefix="compiling-") as own:
+            for name in (_HEADER, *_SOURCES):
+                (Path(own) / name).write_bytes(_source(name))
+            for cpu in _CPU_FLAGS:
+                for threads in _THREAD_FLAGS:
+                    ran = _run([str(compiler), *_FLAGS, *cpu, *threads, f"-DSTREAMS={streams}", *_SOURCES, "-lm", "-o", "out.so"], own)
+                    if ran.returncode == 0:
+                        target = directory / f"{key}{'-openmp' if threads else ''}.so"
+                        os.replace(Path(own) / "out.so", target)
+                        return target
+    except OSError as error:
+        raise Unavailable(f"{compiler} could not be run in {directory} ({error.strerror or error})") from None
+    raise Unavailable(f"{compiler} cannot compile the kernels: {(ran.stderr.strip().splitlines() or ['no message'])[0]}")
+
+
+def _run(command: list[str], directory: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{command[0]} took more than 5 minutes") from None
+
+
+def _loaded(path: Path) -> Library:
+    try:
+        return Library(path)
+    except OSError as error:
+        raise Unavailable(f"the compiled kernels {path} cannot be loaded ({error})") from None
