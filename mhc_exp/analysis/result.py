@@ -112,6 +112,8 @@ def _work(records: Records, facts: Facts) -> list[str]:
     memory, device = records.last("perf/peak_memory_bytes"), facts.get("device")
     if device:
         lines.append(_line("device", f"{device}" + (f", peak {memory / 2**20:,.0f} MiB" if memory else "")))
+    if kernels := facts.get("kernels"):
+        lines.append(_line("kernels", kernels))
     return lines
 
 

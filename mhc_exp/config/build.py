@@ -60,11 +60,14 @@ def _dataclass(cls: type, data: Any, path: str, problems: list[Problem]) -> Any:
     for key in data:
         if key not in hints:
             problems.append(Problem(_join(path, key), f"unknown key{suggest(str(key), list(hints))}"))
-    values = {}
+    defaults = {
+        field.name: field.default for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING
+    }
+    values: dict[str, Any] = dict(defaults)
     for key, hint in hints.items():
         if key in data:
             values[key] = _value(hint, data[key], _join(path, key), problems)
-        else:
+        elif key not in defaults:
             problems.append(Problem(_join(path, key), "missing"))
     if any(problem.path.startswith(path) for problem in problems) and len(values) < len(hints):
         return None

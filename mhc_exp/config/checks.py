@@ -17,7 +17,11 @@ from mhc_exp.config.dataset_rules import dataset_problems
 from mhc_exp.config.naming import slug_problem
 from mhc_exp.config.schema import Config, PointerChasing
 from mhc_exp.config.variant_rules import variant_problems
+from mhc_exp.config.variants import Streams
 from mhc_exp.topology import families
+
+NATIVE_STREAMS = range(2, 9)
+"""Numbers of streams that the C kernels (mhc_exp/torch/kernels) are written for."""
 
 ABSURD_MEMORY = 50
 """A run that would need this many times the machine's memory is a slip of the keyboard, not an experiment."""
@@ -79,8 +83,28 @@ def _backend(config: Config) -> Iterator[Problem]:
             "cuda: the installed PyTorch sees no CUDA device; type backend=cpu, "
             "or install a CUDA build of PyTorch (https://pytorch.org/get-started)",
         )
+    if backend.kernels == "native":
+        yield from _native_kernels(config, name)
     if backend.tf32 and name != "cuda":
         yield Problem("backend.tf32", f"TF32 exists on cuda only; with {name} type backend.tf32=false")
+
+
+def _native_kernels(config: Config, backend: str) -> Iterator[Problem]:
+    variant = config.variant
+    if backend != "cpu":
+        yield Problem("backend.kernels", f"native is for backend=cpu, not {backend}; type backend.kernels=auto")
+    if not isinstance(variant, Streams):
+        yield Problem(
+            "backend.kernels",
+            f"native is for wirings of the family streams, and {variant.name} is one of {variant.family}; "
+            "type backend.kernels=auto",
+        )
+    elif variant.streams not in NATIVE_STREAMS:
+        yield Problem(
+            "backend.kernels",
+            f"native is for {NATIVE_STREAMS[0]} to {NATIVE_STREAMS[-1]} streams, not {variant.streams}; "
+            f"type backend.kernels=auto or variant.streams={NATIVE_STREAMS[-1]}",
+        )
 
 
 def _names(config: Config) -> Iterator[Problem]:

@@ -20,6 +20,8 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 def config_hash(config: Config) -> str:
     """12 hexadecimal digits of the result-relevant keys; the order in which they were given does not matter."""
     relevant = {key: value for key, value in as_mapping(config).items() if key not in IRRELEVANT}
+    if config.backend.kernels == "auto":  # the same function: only who asks for a tier by name wants a run of its own
+        del relevant["backend"]["kernels"]
     canonical = json.dumps(_normal(relevant), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

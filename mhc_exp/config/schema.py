@@ -25,6 +25,9 @@ class Backend:
     """Let CUDA matrix products use TF32; only for backend=cuda."""
     threads: Positive | None
     """CPU threads of the worker; null means one below width 256, else every core this process may use."""
+    kernels: Literal["auto", "native", "eager"] = "auto"
+    """Who computes the connections: C kernels compiled at first use (native, on a CPU), the framework's own operations
+    (eager), or the faster one of those that are exact for this wiring and machine. The run's log says which."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ What each change means is said, and done in numpy, in mhc_exp.topology.intervent
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 
 import mlx.core as mx
@@ -26,16 +25,22 @@ def rewired(model: Transformer, change: Change) -> Iterator[None]:
     """Every connection of `model` uses changed coefficients inside the block; not to be nested."""
     connections = _connections(model)
 
-    def changed(index: int, original: Callable[[mx.array], Coefficients], x: mx.array) -> Coefficients:
-        return change(index, original(x))
-
     for index, connection in enumerate(connections):
-        connection.coefficients = functools.partial(changed, index, connection.coefficients)
+        connection.coefficients = _changed(index, connection.coefficients, change)
     try:
         yield
     finally:
         for connection in connections:
             del connection.coefficients  # the method of the class is seen again
+
+
+def _changed(index: int, original: Callable[..., Coefficients], change: Change) -> Callable[..., Coefficients]:
+    """`HyperConnection.coefficients` of connection `index`, changed."""
+
+    def coefficients(x: mx.array, known: Coefficients | None) -> Coefficients:
+        return change(index, original(x, known))
+
+    return coefficients
 
 
 def count(model: Transformer) -> int:

@@ -37,8 +37,9 @@ class HyperStreams(nn.Module):
         if self._variant.site == "block":
             branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
         streams, waiting = self.expand(x.reshape(-1, width)), None
-        for connection, branch in zip(self.connections, branches, strict=True):
-            predicted = coefficients = connection.coefficients(streams)
+        known = prepared(self.connections)
+        for connection, branch, static in zip(self.connections, branches, known, strict=True):
+            predicted = coefficients = connection.coefficients(streams, static)
             if self._variant.read_from == "previous":
                 coefficients = predicted._replace(read=_first(predicted.read) if waiting is None else waiting)
             y = branch(contract(streams, coefficients.read).reshape(batch, time, width))
@@ -75,9 +76,12 @@ class HyperConnection(nn.Module):
             if variant.norm == "layer":
                 self.norm = nn.LayerNorm(width, eps=NORM_EPS)
 
-    def coefficients(self, x: mx.array) -> Coefficients:
-        """Coefficients predicted from the streams x [N, S, C], always in float32."""
-        raw = self._raw(x.astype(mx.float32))
+    def coefficients(self, x: mx.array, known: Coefficients | None) -> Coefficients:
+        """Coefficients for the streams x [N, S, C]: what is known of them, or predicted, always in float32."""
+        return known or self.activated(self._raw(x.astype(mx.float32)))
+
+    def activated(self, raw: mx.array) -> Coefficients:
+        """Coefficients from raw ones [total, N]."""
         read, write, mix = (raw[part] for part in self._layout.slices)
         matrix = None
         if self._variant.mix.chart != "identity":
@@ -87,10 +91,8 @@ class HyperConnection(nn.Module):
         return Coefficients(_gate(read, self._variant.read, "mean"), _gate(write, self._variant.write, "sum"), matrix)
 
     def _raw(self, x: mx.array) -> mx.array:
-        """[total, N] coefficients before activation and chart."""
+        """Coefficients [total, N] before activation and chart."""
         bias = self.bias[:, None]
-        if self._variant.coefficients == "static":
-            return bias
         squash = mx.tanh if self._variant.squash == "tanh" else (lambda value: value)
         if self._variant.norm == "flat_rms":
             parts = self._layout.parts
@@ -107,6 +109,17 @@ class HyperConnection(nn.Module):
         if coefficients.mix is None:
             return x + added
         return coefficients.mix.transpose(2, 0, 1) @ x + added
+
+
+def prepared(connections: Sequence[HyperConnection]) -> Sequence[Coefficients | None]:
+    """What is known of all connections before the first one: static coefficients, all in one batch; else None."""
+    first = connections[0]
+    if first._variant.coefficients == "dynamic":
+        return [None] * len(connections)
+    parts = first.activated(mx.stack([one.bias for one in connections], 1))
+    read, write = (mx.split(part, len(connections), 1) for part in parts[:2])
+    mixes = [None] * len(connections) if parts.mix is None else mx.split(parts.mix, len(connections), 2)
+    return [Coefficients(*own) for own in zip(read, write, mixes, strict=True)]
 
 
 class Readout(nn.Module):

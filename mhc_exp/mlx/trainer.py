@@ -34,6 +34,7 @@ class MLXTrainer:
 
     def __init__(self, config: Config, vocab_size: int):
         self.config = config
+        self.kernels = "eager"
         self.model = Transformer(config, vocab_size)
         values = initial_parameters(config, vocab_size)
         self._check_names(_flat(self.model.parameters()), values)

@@ -30,6 +30,8 @@ class ConsoleSink:
         self._total, self._first, self._started = total_steps, resumed_at, time.monotonic()
         start = f"resumes after step {resumed_at}" if resumed_at else "starts"
         print(f"{run.name} {start}, {total_steps} steps in all; {run.path}", flush=True)
+        if (kernels := run.identity.get("kernels", "eager")) != "eager":
+            print(f"kernels: {kernels}", flush=True)
         terminal = sys.stdout.terminal if isinstance(sys.stdout, Tee) else sys.stdout
         if is_live(terminal):
             self._bar = _Bar.start(terminal, total_steps, resumed_at)

@@ -14,8 +14,16 @@ from mhc_exp.environment import environment
 EXIT_CODES = {"done": 0, "diverged": 3, "interrupted": 130}
 """What W&B shows as the end of the run; anything else is 1."""
 IDENTITY = (
-    *("config_hash", "git", "versions", "device", "initial_weights", "hostname", "created", "sweep", "vocab_size"),
-    *("body_parameters", "connection_parameters", "flops_per_token", "tokens_per_step", "total_steps"),
+    *("config_hash", "git", "versions", "device", "kernels", "initial_weights", "hostname", "created"),
+    *(
+        "sweep",
+        "vocab_size",
+        "body_parameters",
+        "connection_parameters",
+        "flops_per_token",
+        "tokens_per_step",
+        "total_steps",
+    ),
     *("floor", "chance", "reason", "ended", "nonfinite_total"),
 )
 """Facts that W&B keeps under `config.run`, where they are known."""

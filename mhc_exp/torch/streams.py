@@ -109,8 +109,6 @@ class HyperConnection(nn.Module):
 
     def _predicted(self, x: Tensor) -> Tensor:
         bias = self.bias.unsqueeze(1)
-        if self.variant.coefficients == "static":
-            return bias
         squash = torch.tanh if self.variant.squash == "tanh" else (lambda value: value)
         if self.variant.norm == "flat_rms":
             scale = functional.pad(self.scale, (0, len(self.sizes) - len(self.scale)), value=self.variant.alpha)

@@ -23,6 +23,7 @@ from mhc_exp.threads import thread_count, usable_cpus
 from mhc_exp.topology import families
 from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
 from mhc_exp.torch.diagnosis import diagnose
+from mhc_exp.torch.kernels.choice import choose, install
 from mhc_exp.torch.model import Transformer
 from mhc_exp.torch.wiring import Observer, SourceObserver
 from mhc_exp.training.groups import groups
@@ -38,6 +39,9 @@ class TorchTrainer:
         self.accelerator = torch.device("cuda" if config.backend.name == "cuda" else "cpu")
         self._set_device_options()
         self.model = Transformer(config, vocab_size).to(self.accelerator)
+        choice = choose(config, self.accelerator)
+        install(self.model.topology, choice.tier)
+        self.kernels = choice.text
         self.parameters = dict(self.model.named_parameters())
         self._assign(self.parameters, initial_parameters(config, vocab_size))
         sizes = {name: parameter.numel() for name, parameter in self.parameters.items()}

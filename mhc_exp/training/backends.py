@@ -8,7 +8,7 @@ from mhc_exp.training.trainer import Trainer
 
 
 class BackendMissing(RuntimeError):
-    """The package of the chosen backend is not installed."""
+    """The package of the chosen backend, or what its kernels need, is not installed."""
 
 
 def make_trainer(config: Config, vocab_size: int) -> Trainer:
@@ -19,9 +19,15 @@ def make_trainer(config: Config, vocab_size: int) -> Trainer:
             f"backend={config.backend.name} needs the package {package}; type: pip install 'mhc-exp[{package}]'"
         )
     if package == "torch":
+        from mhc_exp.torch.kernels.build import Unavailable
         from mhc_exp.torch.trainer import TorchTrainer
 
-        return TorchTrainer(config, vocab_size)
+        try:
+            return TorchTrainer(config, vocab_size)
+        except Unavailable as reason:
+            raise BackendMissing(
+                f"backend.kernels={config.backend.kernels}: {reason}; type backend.kernels=auto"
+            ) from None
     from mhc_exp.mlx.trainer import MLXTrainer
 
     return MLXTrainer(config, vocab_size)

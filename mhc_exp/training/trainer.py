@@ -50,6 +50,8 @@ class Trainer(Protocol):
 
     connection_parameters: int
     body_parameters: int
+    kernels: str
+    """For people: which tier computes the connections, and what of them (`native: read, write, coefficients`)."""
 
     @property
     def device(self) -> str:

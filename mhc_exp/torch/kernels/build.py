@@ -1,7 +1,7 @@
 """The C kernels, compiled at first use by the system's compiler and kept in the user's cache.
 
-The cache is keyed by sources, compiler, flags and CPU, so a home directory shared by different machines is safe. Nothing is
-downloaded, and no compiler means `Unavailable` with the reason.
+The cache is keyed by sources, compiler, flags and CPU, so a home directory that different machines share is safe.
+Nothing is downloaded, and no compiler means `Unavailable` with the reason.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-STREAMS = range(2, 9)
-"""Numbers of streams that the kernels are written for."""
+from mhc_exp.config.checks import NATIVE_STREAMS
 
-_HEADER, _SOURCES = "lanes.h", ("streams.c", "predict.c", "sinkhorn.c")
-_FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
+_HEADER, SOURCES = "lanes.h", ("streams.c", "predict.c", "sinkhorn.c")
+FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 _CPU_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 _THREAD_FLAGS = (("-fopenmp",), ())
-"""Tried in turn, the best first: compilers for ARM spell it -mcpu, and Apple's has no OpenMP (then one thread works)."""
+"""Tried in turn, the best first: compilers for ARM spell it -mcpu; Apple's has no OpenMP, and then one thread works."""
 
 
 class Unavailable(Exception):
@@ -55,14 +56,16 @@ class Library:
 @functools.cache
 def library(streams: int) -> Library:
     """The kernels for `streams` streams, compiled now if no earlier process has done so. Raises Unavailable."""
-    if streams not in STREAMS:
-        raise Unavailable(f"the kernels are for {STREAMS[0]} to {STREAMS[-1]} streams, not {streams}")
+    if streams not in NATIVE_STREAMS:
+        raise Unavailable(
+            f"the native kernels are for {NATIVE_STREAMS[0]} to {NATIVE_STREAMS[-1]} streams, not {streams}"
+        )
     compiler = _compiler()
     directory = cache_directory()
     key = _key(compiler, streams)
     for kept in directory.glob(f"{key}*.so"):
         return _loaded(kept)
-    return _loaded(_compile(compiler, streams, directory, key))
+    return _loaded(compile_kernels(compiler, streams, directory, key, _CPU_FLAGS))
 
 
 def cache_directory() -> Path:
@@ -73,7 +76,9 @@ def cache_directory() -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise Unavailable(f"{directory} cannot be written ({error.strerror}); set MHC_CACHE to a directory that can") from None
+        raise Unavailable(
+            f"{directory} cannot be written ({error.strerror}); set MHC_CACHE to a directory that can"
+        ) from None
     return directory
 
 
@@ -87,15 +92,15 @@ def _compiler() -> Path:
 def _key(compiler: Path, streams: int) -> str:
     """Name of the compiled file: everything that decides what is in it."""
     status = compiler.stat()
-    identity = [str(compiler), str(status.st_size), str(status.st_mtime_ns), *_FLAGS, platform.machine(), _cpu()]
+    identity = [str(compiler), str(status.st_size), str(status.st_mtime_ns), *FLAGS, platform.machine(), _cpu()]
     hashed = hashlib.sha256("\n".join(identity).encode())
-    for name in (_HEADER, *_SOURCES):
+    for name in (_HEADER, *SOURCES):
         hashed.update(_source(name))
     return f"streams{streams}-{hashed.hexdigest()[:24]}"
 
 
 def _source(name: str) -> bytes:
-    return resources.files(__package__).joinpath(name).read_bytes()
+    return resources.files("mhc_exp.torch.kernels").joinpath(name).read_bytes()
 
 
 @functools.cache
@@ -109,22 +114,27 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
-def _compile(compiler: Path, streams: int, directory: Path, key: str) -> Path:
-    """Compile in a directory of our own and move the result into place, so that a killed compiler leaves nothing half."""
+def compile_kernels(compiler: Path, streams: int, directory: Path, key: str, cpus: Sequence[Sequence[str]]) -> Path:
+    """The compiled file; `cpus` are flags for the CPU to try, in this order. Raises Unavailable.
+
+    It is made in a directory of its own and moved into place, so that a killed compiler leaves nothing half.
+    """
+    said = "no message"
     try:
         with tempfile.TemporaryDirectory(dir=directory, prefix="compiling-") as own:
-            for name in (_HEADER, *_SOURCES):
+            for name in (_HEADER, *SOURCES):
                 (Path(own) / name).write_bytes(_source(name))
-            for cpu in _CPU_FLAGS:
-                for threads in _THREAD_FLAGS:
-                    ran = _run([str(compiler), *_FLAGS, *cpu, *threads, f"-DSTREAMS={streams}", *_SOURCES, "-lm", "-o", "out.so"], own)
-                    if ran.returncode == 0:
-                        target = directory / f"{key}{'-openmp' if threads else ''}.so"
-                        os.replace(Path(own) / "out.so", target)
-                        return target
+            for cpu, threads in itertools.product(cpus, _THREAD_FLAGS):
+                flags = [*FLAGS, *cpu, *threads, f"-DSTREAMS={streams}"]
+                ran = _run([str(compiler), *flags, *SOURCES, "-lm", "-o", "out.so"], own)
+                if ran.returncode == 0:
+                    target = directory / f"{key}{'-openmp' if threads else ''}.so"
+                    os.replace(Path(own) / "out.so", target)
+                    return target
+                said = next(iter(ran.stderr.strip().splitlines()), said)
     except OSError as error:
         raise Unavailable(f"{compiler} could not be run in {directory} ({error.strerror or error})") from None
-    raise Unavailable(f"{compiler} cannot compile the kernels: {(ran.stderr.strip().splitlines() or ['no message'])[0]}")
+    raise Unavailable(f"{compiler} cannot compile the kernels: {said}")
 
 
 def _run(command: list[str], directory: str) -> subprocess.CompletedProcess[str]:

@@ -40,8 +40,8 @@ class Eager:
     def enter(
         self, connection: HyperConnection, x: Tensor, reads: bool, known: Coefficients | None
     ) -> tuple[Coefficients, Tensor | None, Tensor]:
-        """Coefficients for the streams x [N, S, C] (`known`, or predicted), what they read [N, C] (None unless `reads`),
-        and x: a tier may want its gradient in one piece, so go on with the streams that come back.
+        """Coefficients for the streams x [N, S, C] (`known`, or predicted), what they read [N, C] (None unless
+        `reads`), and x: a tier may want its gradient in one piece, so go on with the streams that come back.
         """
         coefficients = known or connection.activated(connection.raw(x), self.mix)
         if not reads:

@@ -28,7 +28,12 @@ ACTIVATIONS = {"linear": 0, "sigmoid": 1, "two_sigmoid": 2}
 def predicts(variant: Streams) -> bool:
     """Whether predict.c computes this variant's coefficients; others are predicted by PyTorch."""
     gates = {variant.read.activation, variant.write.activation}
-    return variant.coefficients == "dynamic" and variant.norm == "flat_rms" and variant.squash == "none" and gates <= set(ACTIVATIONS)
+    return (
+        variant.coefficients == "dynamic"
+        and variant.norm == "flat_rms"
+        and variant.squash == "none"
+        and gates <= set(ACTIVATIONS)
+    )
 
 
 def normalises(spec: Mix) -> bool:
@@ -52,7 +57,11 @@ class Native(Eager):
             return super().enter(connection, x, reads, known)
         parameters = connection.weight, connection.scale, connection.bias
         u, read, write, logits, x = _Predict.apply(x, *parameters, self.library, variant, reads)  # type: ignore[misc]
-        mix = None if variant.mix.chart == "identity" else self.mix(logits, variant.streams, variant.mix, connection.share)
+        mix = (
+            None
+            if variant.mix.chart == "identity"
+            else self.mix(logits, variant.streams, variant.mix, connection.share)
+        )
         return Coefficients(read, write, mix), u, x
 
     def read(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +117,14 @@ class _Predict(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, kernels: Library, variant: Streams, reads: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        kernels: Library,
+        variant: Streams,
+        reads: bool,
     ):
         x, weight = x.contiguous(), weight.contiguous()
         tokens, streams, width = x.shape
@@ -126,7 +142,7 @@ class _Predict(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None):
+    def backward(ctx: Any, *gradients: Tensor | None):  # type: ignore[override]
         x, weight, scale, read, write, normed, inverse = ctx.saved_tensors
         arriving = [None if gradient is None else gradient.contiguous() for gradient in gradients]
         dx, dweight, dscale = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(scale)
@@ -218,7 +234,7 @@ def _spec(variant: Streams, tokens: int, width: int, total: int, scales: int, ke
 
 
 def _scaling(spec: Mix, tokens: int, kernels: Library) -> _Scaling:
-    """How sinkhorn.c spells the conventions of mhc_exp.torch.sinkhorn: on the transposed matrix if columns come last."""
+    """How sinkhorn.c spells the conventions of mhc_exp.torch.sinkhorn: with columns last, on the transposed matrix."""
     transposed, softmax = spec.order == "columns_last", spec.start == "softmax"
     start = 0 if not softmax else 1 if transposed else 2
     sizes = start, spec.iterations - 1, softmax, transposed, spec.apply == "transposed"
@@ -237,4 +253,10 @@ def _sizes(x: Tensor, weights: Tensor, kernels: Library) -> tuple[ctypes.c_long,
 
 
 def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    """Addresses, of what the kernels can read: anything else would be nonsense or a crash."""
+    for tensor in tensors:
+        if tensor is not None and not (tensor.dtype is torch.float32 and tensor.is_cpu and tensor.is_contiguous()):
+            raise TypeError(
+                f"the native kernels take contiguous float32 tensors on the CPU, not {tensor.dtype} on {tensor.device}"
+            )
     return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]

@@ -1,0 +1,60 @@
+"""Which tier computes the connections of a run, and why: the fastest one that is exact for this wiring and device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mhc_exp.config.schema import Config
+from mhc_exp.config.variants import Streams
+from mhc_exp.torch.kernels.build import Unavailable
+from mhc_exp.torch.kernels.eager import Eager
+from mhc_exp.torch.kernels.native import Native, normalises, predicts
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tier, and the sentence that says so in the log and in run.json."""
+
+    tier: Eager
+    text: str
+
+
+def choose(config: Config, device: torch.device) -> Choice:
+    """The tier for `config.backend.kernels`, which config.checks has passed. Raises Unavailable if that names one which
+    cannot be had here after all.
+    """
+    wanted, variant = config.backend.kernels, config.variant
+    if wanted == "eager" or not isinstance(variant, Streams):  # other families have no other tier
+        return Choice(Eager(), "eager")
+    try:
+        return _native(variant, device)
+    except Unavailable as reason:
+        if wanted == "native":
+            raise
+        return Choice(Eager(), f"eager: {reason}")
+
+
+def install(topology: nn.Module, tier: Eager) -> None:
+    """Let `tier` compute the connections of a wiring; a wiring without such connections keeps its own operations."""
+    if hasattr(topology, "kernels"):
+        topology.kernels = tier  # type: ignore[assignment]
+
+
+def _native(variant: Streams, device: torch.device) -> Choice:
+    if device.type != "cpu":
+        raise Unavailable("the native kernels are for CPUs")
+    tier = Native(variant)
+    return Choice(tier, f"native: {_description(variant)}{'' if tier.library.threaded else ', one thread (no OpenMP)'}")
+
+
+def _description(variant: Streams) -> str:
+    """What the native kernels compute, and what stays with PyTorch: `read, write, mixing; coefficients by PyTorch`."""
+    own, rest = ["read", "write"], []
+    if variant.coefficients == "dynamic":
+        (own if predicts(variant) else rest).append("coefficients")
+    if variant.mix.chart not in ("identity", "free"):
+        (own if normalises(variant.mix) and variant.mix.budget is None else rest).append(f"chart {variant.mix.chart}")
+    return ", ".join(own) + (f"; {' and '.join(rest)} by PyTorch" if rest else "")
