@@ -17,7 +17,6 @@ from mhc_exp.config.dataset_rules import dataset_problems
 from mhc_exp.config.naming import slug_problem
 from mhc_exp.config.schema import Config, PointerChasing
 from mhc_exp.config.variant_rules import variant_problems
-from mhc_exp.config.variants import Streams
 from mhc_exp.topology import families
 
 NATIVE_STREAMS = range(2, 9)
@@ -90,19 +89,19 @@ def _backend(config: Config) -> Iterator[Problem]:
 
 
 def _native_kernels(config: Config, backend: str) -> Iterator[Problem]:
-    variant = config.variant
+    variant, connection = config.variant, families.connection(config.variant)
     if backend != "cpu":
         yield Problem("backend.kernels", f"native is for backend=cpu, not {backend}; type backend.kernels=auto")
-    if not isinstance(variant, Streams):
+    if connection is None:
         yield Problem(
             "backend.kernels",
-            f"native is for wirings of the family streams, and {variant.name} is one of {variant.family}; "
+            f"native is for the families streams and looped, and {variant.name} is one of {variant.family}; "
             "type backend.kernels=auto",
         )
-    elif variant.streams not in NATIVE_STREAMS:
+    elif connection.streams not in NATIVE_STREAMS:
         yield Problem(
             "backend.kernels",
-            f"native is for {NATIVE_STREAMS[0]} to {NATIVE_STREAMS[-1]} streams, not {variant.streams}; "
+            f"native is for {NATIVE_STREAMS[0]} to {NATIVE_STREAMS[-1]} streams, not {connection.streams}; "
             f"type backend.kernels=auto or variant.streams={NATIVE_STREAMS[-1]}",
         )
 

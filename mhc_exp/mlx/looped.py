@@ -12,7 +12,7 @@ from mlx import nn
 
 from mhc_exp.config.variants import Looped
 from mhc_exp.mlx.expansion import Expand
-from mhc_exp.mlx.streams import HyperConnection
+from mhc_exp.mlx.streams import HyperConnection, prepared
 from mhc_exp.mlx.wiring import Observer, Sublayer, contract, with_residuals
 from mhc_exp.topology.layout import mixing_share
 from mhc_exp.topology.looped import connection, middle, position_shapes
@@ -36,8 +36,9 @@ class LoopedStreams(nn.Module):
         first, stop = self._middle
         begin, looped = with_residuals(sublayers[: 2 * first]), with_residuals(sublayers[2 * first : 2 * stop])
         streams = self.expand(begin(x).reshape(-1, width))
-        for index, around in enumerate(self.connections):
-            coefficients = around.coefficients(streams)
+        known = prepared(self.connections)
+        for index, (around, static) in enumerate(zip(self.connections, known, strict=True)):
+            coefficients = around.coefficients(streams, static)
             y = looped(contract(streams, coefficients.read).reshape(batch, time, width))
             if "loop_positions" in self:
                 y = y + self.loop_positions[index]

@@ -41,14 +41,11 @@ class _Rewired(Eager):
         self.kernels, self.change = kernels, change
         self.index = {connection: index for index, connection in enumerate(connections)}
 
-    def enter(
-        self, connection: HyperConnection, x: Tensor, reads: bool, known: Coefficients | None
-    ) -> tuple[Coefficients, Tensor | None, Tensor]:
-        coefficients, _, x = self.kernels.enter(connection, x, False, known)
-        changed = self.change(self.index[connection], coefficients)
-        if not reads:
-            return changed, None, x
-        return changed, *self.kernels.read(x, changed.read)
+    def predict(
+        self, connection: HyperConnection, x: Tensor, known: Coefficients | None
+    ) -> tuple[Coefficients, Tensor]:
+        coefficients, x = self.kernels.predict(connection, x, known)
+        return self.change(self.index[connection], coefficients), x
 
     def read(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         return self.kernels.read(x, weights)

@@ -50,12 +50,13 @@ class HyperStreams(nn.Module):
         if self.variant.site == "block":
             branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
         streams, waiting = self.expand(x.reshape(-1, width)), None
-        own_read = self.variant.read_from == "current"
         known = self.kernels.prepare(self.connections)
         for connection, branch, prepared in zip(self.connections, branches, known, strict=True):
-            predicted, u, streams = self.kernels.enter(connection, streams, own_read, prepared)
-            coefficients = predicted
-            if u is None:
+            if self.variant.read_from == "current":
+                predicted, u, streams = self.kernels.enter(connection, streams, prepared)
+                coefficients = predicted
+            else:
+                predicted, streams = self.kernels.predict(connection, streams, prepared)
                 coefficients = predicted._replace(read=_first(predicted.read) if waiting is None else waiting)
                 u, streams = self.kernels.read(streams, coefficients.read)
             y = branch(u.view(batch, time, width))

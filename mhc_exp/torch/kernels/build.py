@@ -60,12 +60,11 @@ def library(streams: int) -> Library:
         raise Unavailable(
             f"the native kernels are for {NATIVE_STREAMS[0]} to {NATIVE_STREAMS[-1]} streams, not {streams}"
         )
-    compiler = _compiler()
-    directory = cache_directory()
-    key = _key(compiler, streams)
+    program, directory = compiler(), cache_directory()
+    key = _key(program, streams)
     for kept in directory.glob(f"{key}*.so"):
         return _loaded(kept)
-    return _loaded(compile_kernels(compiler, streams, directory, key, _CPU_FLAGS))
+    return _loaded(compile_kernels(program, streams, directory, key, _CPU_FLAGS))
 
 
 def cache_directory() -> Path:
@@ -82,17 +81,18 @@ def cache_directory() -> Path:
     return directory
 
 
-def _compiler() -> Path:
+def compiler() -> Path:
+    """$CC, or the system's compiler. Raises Unavailable."""
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and (found := shutil.which(name)):
             return Path(found).resolve()
     raise Unavailable("there is no C compiler (looked for $CC, cc, gcc and clang)")
 
 
-def _key(compiler: Path, streams: int) -> str:
+def _key(program: Path, streams: int) -> str:
     """Name of the compiled file: everything that decides what is in it."""
-    status = compiler.stat()
-    identity = [str(compiler), str(status.st_size), str(status.st_mtime_ns), *FLAGS, platform.machine(), _cpu()]
+    status = program.stat()
+    identity = [str(program), str(status.st_size), str(status.st_mtime_ns), *FLAGS, platform.machine(), _cpu()]
     hashed = hashlib.sha256("\n".join(identity).encode())
     for name in (_HEADER, *SOURCES):
         hashed.update(_source(name))
@@ -114,7 +114,7 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
-def compile_kernels(compiler: Path, streams: int, directory: Path, key: str, cpus: Sequence[Sequence[str]]) -> Path:
+def compile_kernels(program: Path, streams: int, directory: Path, key: str, cpus: Sequence[Sequence[str]]) -> Path:
     """The compiled file; `cpus` are flags for the CPU to try, in this order. Raises Unavailable.
 
     It is made in a directory of its own and moved into place, so that a killed compiler leaves nothing half.
@@ -126,15 +126,15 @@ def compile_kernels(compiler: Path, streams: int, directory: Path, key: str, cpu
                 (Path(own) / name).write_bytes(_source(name))
             for cpu, threads in itertools.product(cpus, _THREAD_FLAGS):
                 flags = [*FLAGS, *cpu, *threads, f"-DSTREAMS={streams}"]
-                ran = _run([str(compiler), *flags, *SOURCES, "-lm", "-o", "out.so"], own)
+                ran = _run([str(program), *flags, *SOURCES, "-lm", "-o", "out.so"], own)
                 if ran.returncode == 0:
                     target = directory / f"{key}{'-openmp' if threads else ''}.so"
                     os.replace(Path(own) / "out.so", target)
                     return target
                 said = next(iter(ran.stderr.strip().splitlines()), said)
     except OSError as error:
-        raise Unavailable(f"{compiler} could not be run in {directory} ({error.strerror or error})") from None
-    raise Unavailable(f"{compiler} cannot compile the kernels: {said}")
+        raise Unavailable(f"{program} could not be run in {directory} ({error.strerror or error})") from None
+    raise Unavailable(f"{program} cannot compile the kernels: {said}")
 
 
 def _run(command: list[str], directory: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from mhc_exp.config.schema import Config
 from mhc_exp.config.variants import Streams
+from mhc_exp.topology import families
 from mhc_exp.torch.kernels.build import Unavailable
 from mhc_exp.torch.kernels.eager import Eager
 from mhc_exp.torch.kernels.native import Native, normalises, predicts
@@ -26,11 +27,11 @@ def choose(config: Config, device: torch.device) -> Choice:
     """The tier for `config.backend.kernels`, which config.checks has passed. Raises Unavailable if that names one which
     cannot be had here after all.
     """
-    wanted, variant = config.backend.kernels, config.variant
-    if wanted == "eager" or not isinstance(variant, Streams):  # other families have no other tier
+    wanted, connection = config.backend.kernels, families.connection(config.variant)
+    if wanted == "eager" or connection is None:  # other families have no other tier
         return Choice(Eager(), "eager")
     try:
-        return _native(variant, device)
+        return _native(connection, device)
     except Unavailable as reason:
         if wanted == "native":
             raise
@@ -43,11 +44,13 @@ def install(topology: nn.Module, tier: Eager) -> None:
         topology.kernels = tier  # type: ignore[assignment]
 
 
-def _native(variant: Streams, device: torch.device) -> Choice:
+def _native(connection: Streams, device: torch.device) -> Choice:
     if device.type != "cpu":
         raise Unavailable("the native kernels are for CPUs")
-    tier = Native(variant)
-    return Choice(tier, f"native: {_description(variant)}{'' if tier.library.threaded else ', one thread (no OpenMP)'}")
+    tier = Native(connection)
+    return Choice(
+        tier, f"native: {_description(connection)}{'' if tier.library.threaded else ', one thread (no OpenMP)'}"
+    )
 
 
 def _description(variant: Streams) -> str:

@@ -37,15 +37,20 @@ class Eager:
         mixes = [None] * len(connections) if mix is None else mix.split(1, 2)
         return [Coefficients(*parts) for parts in zip(read.split(1, 1), write.split(1, 1), mixes, strict=True)]
 
-    def enter(
-        self, connection: HyperConnection, x: Tensor, reads: bool, known: Coefficients | None
-    ) -> tuple[Coefficients, Tensor | None, Tensor]:
-        """Coefficients for the streams x [N, S, C] (`known`, or predicted), what they read [N, C] (None unless
-        `reads`), and x: a tier may want its gradient in one piece, so go on with the streams that come back.
+    def predict(
+        self, connection: HyperConnection, x: Tensor, known: Coefficients | None
+    ) -> tuple[Coefficients, Tensor]:
+        """Coefficients for the streams x [N, S, C]: what is known of them, or predicted; and x.
+
+        Streams come back, here and below, because a tier may want their gradient in one piece: go on with those.
         """
-        coefficients = known or connection.activated(connection.raw(x), self.mix)
-        if not reads:
-            return coefficients, None, x
+        return known or connection.activated(connection.raw(x), self.mix), x
+
+    def enter(
+        self, connection: HyperConnection, x: Tensor, known: Coefficients | None
+    ) -> tuple[Coefficients, Tensor, Tensor]:
+        """The same with what the sublayer reads [N, C] by them: (coefficients, read, x)."""
+        coefficients, x = self.predict(connection, x, known)
         return coefficients, *self.read(x, coefficients.read)
 
     def read(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,20 +49,28 @@ class Native(Eager):
     def __init__(self, variant: Streams):
         self.library = library(variant.streams)
 
+    def predict(
+        self, connection: HyperConnection, x: Tensor, known: Coefficients | None
+    ) -> tuple[Coefficients, Tensor]:
+        if not predicts(connection.variant):
+            return super().predict(connection, x, known)
+        coefficients, _, x = self._predicted(connection, x, reads=False)
+        return coefficients, x
+
     def enter(
-        self, connection: HyperConnection, x: Tensor, reads: bool, known: Coefficients | None
-    ) -> tuple[Coefficients, Tensor | None, Tensor]:
-        variant = connection.variant
-        if not predicts(variant):
-            return super().enter(connection, x, reads, known)
-        parameters = connection.weight, connection.scale, connection.bias
+        self, connection: HyperConnection, x: Tensor, known: Coefficients | None
+    ) -> tuple[Coefficients, Tensor, Tensor]:
+        if not predicts(connection.variant):
+            return super().enter(connection, x, known)
+        return self._predicted(connection, x, reads=True)
+
+    def _predicted(self, connection: HyperConnection, x: Tensor, reads: bool) -> tuple[Coefficients, Any, Tensor]:
+        """Coefficients, what they read ([N, C], None unless `reads`), and x, in one pass over the streams."""
+        variant, parameters = connection.variant, (connection.weight, connection.scale, connection.bias)
         u, read, write, logits, x = _Predict.apply(x, *parameters, self.library, variant, reads)  # type: ignore[misc]
-        mix = (
-            None
-            if variant.mix.chart == "identity"
-            else self.mix(logits, variant.streams, variant.mix, connection.share)
-        )
-        return Coefficients(read, write, mix), u, x
+        if variant.mix.chart == "identity":
+            return Coefficients(read, write, None), u, x
+        return Coefficients(read, write, self.mix(logits, variant.streams, variant.mix, connection.share)), u, x
 
     def read(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         return _Read.apply(x, weights, self.library)  # type: ignore[return-value]
