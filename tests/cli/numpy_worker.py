@@ -60,6 +60,7 @@ class NumpyTrainer:
 
     device = "numpy"
     connection_parameters = 0
+    kernels = "eager"
     body_parameters = 4
 
     def __init__(self, config, vocab_size: int) -> None:

@@ -54,6 +54,7 @@ class BigramTrainer:
     device = "numpy"
     body_parameters = VOCABULARY * VOCABULARY
     connection_parameters = 0
+    kernels = "eager"
 
     def __init__(self, config: Config, streams: bool = False) -> None:
         self.config, self.streams = config, streams
