@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mhc_exp.allocator import keep_freed_memory
 from mhc_exp.body.parameters import initial_parameters, is_connection
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Batch
@@ -68,7 +69,9 @@ class TorchTrainer:
         # Torch reads OMP_NUM_THREADS once per process; this job may not be the first one in it.
         threads = thread_count(self.config.backend.threads, self.config.model.width)
         torch.set_num_threads(threads or usable_cpus())
-        if self.accelerator.type == "cuda":
+        if self.accelerator.type == "cpu":
+            keep_freed_memory()
+        else:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cuda.matmul.allow_tf32 = self.config.backend.tf32
