@@ -1,8 +1,8 @@
 """What a wiring holds while a sublayer runs is what it states (`families.kept`), on both backends.
 
-The unit is a tensor [B, T, C]. Measured in the MLP where most are, without gradients. One allowance serves every wiring: the
-embedding and the MLP's input, which their callers name, the MLP's input after its norm, and the attention's output,
-which a loop in Python names until the next one. Coefficients are smaller than the unit.
+The unit is a tensor [B, T, C]. Measured in the MLP where most are, without gradients. One allowance serves every
+wiring: the embedding and the MLP's input, which their callers name, the MLP's input after its norm, and the attention's
+output, which a loop in Python names until the next one. Coefficients are smaller than the unit.
 """
 
 from __future__ import annotations
