@@ -118,7 +118,7 @@ def main(wirings: list[str]) -> int:
         print(f"not checked: {line}")
     letters = [letter for cells in recorder.cells.values() for letter in cells]
     counted = ", ".join(f"{letters.count(letter)} {word}" for letter, word in WORDS.items())
-    print(f"\n{len(names)} wirings, {len(recorder.checks)} checks, {time.monotonic() - started:.0f} s: {counted}")
+    print(f"\n{len(names)} rows, {len(recorder.checks)} checks, {time.monotonic() - started:.0f} s: {counted}")
     print(machine())
     failed = any("X" in letters for letters in recorder.cells.values())
     return int(failed or bool(recorder.missing()))
