@@ -32,12 +32,11 @@ class GatedStreams(nn.Module):
         batch, time, width = x.shape
         streams = self.expand(x.reshape(-1, width))
         for connection, sublayer in zip(self.connections, sublayers, strict=True):
-            normed = connection.scaled(sublayer.norm(streams))
-            gates, write = connection.gates(normed), connection.write_weights(normed)
-            y = sublayer.inner((gates * normed).mean(1).reshape(batch, time, width))
+            taken, seen, write = connection.before(sublayer.norm(streams), observe is not None)
+            y = sublayer.inner(taken.reshape(batch, time, width))
             streams = streams + write[:, :, None] * y.reshape(-1, 1, width)
-            if observe is not None:
-                observe(Coefficients(gates.mean(2).T / self._variant.streams, write.T, None), streams)
+            if observe is not None and seen is not None:
+                observe(Coefficients(seen, write.T, None), streams)
         return self.reduce(streams).reshape(batch, time, width)
 
     def reduce(self, x: mx.array) -> mx.array:
@@ -74,6 +73,15 @@ class GatedConnection(GatedRead):
     def __init__(self, variant: Gated, width: int):
         super().__init__(variant, width)
         self.write = mx.zeros(connection_shapes(variant, width)["write"])
+
+    def before(self, normed: mx.array, observed: bool) -> tuple[mx.array, mx.array | None, mx.array]:
+        """What the sublayer reads [N, C], mean gates [S, N] over channels and streams if they are observed, and s
+        [N, S]. Normed streams and gates, each as large as the state, end here.
+        """
+        normed = self.scaled(normed)
+        gates = self.gates(normed)
+        seen = gates.mean(2).T / normed.shape[1] if observed else None
+        return (gates * normed).mean(1), seen, self.write_weights(normed)
 
     def write_weights(self, normed: mx.array) -> mx.array:
         """s [N, S] from normed streams [N, S, C]."""

@@ -36,12 +36,12 @@ class SparseStreams(nn.Module):
             read = connection.read_weights(streams)
             active, gates = connection.route(streams)
             index = mx.broadcast_to(active[:, :, None], (*active.shape, width))
-            chosen = mx.take_along_axis(streams, index, axis=1)
-            write, mix = connection.active_coefficients(chosen)
+            write, mix = connection.active_coefficients(mx.take_along_axis(streams, index, axis=1))
             write = gates.T * write
             y = sublayer(contract(streams, read).reshape(batch, time, width)).reshape(-1, 1, width)
-            updated = _mixed(mix, chosen) + write.T[:, :, None] * y.astype(streams.dtype)
-            streams = mx.put_along_axis(streams, index, updated, axis=1)
+            mixed = _mixed(mix, mx.take_along_axis(streams, index, axis=1))  # once more: the chosen are not kept
+            streams = mx.put_along_axis(streams, index, mixed + write.T[:, :, None] * y.astype(streams.dtype), axis=1)
+            del mixed
             if observe is not None:
                 observe(_spread(read, write, mix, active), streams)
         reduced = streams.sum(1) if self._variant.reduce == "sum" else streams.mean(1)

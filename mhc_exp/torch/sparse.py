@@ -38,11 +38,12 @@ class SparseStreams(nn.Module):
             read = connection.read_weights(streams)
             active, gates = connection.route(streams)
             index = active.unsqueeze(2).expand(-1, -1, width)
-            chosen = streams.gather(1, index)
-            write, mix = connection.active_coefficients(chosen)
+            write, mix = connection.active_coefficients(streams.gather(1, index))
             write = gates.t() * write
             y = sublayer(contract(streams, read).view(batch, time, width)).reshape(-1, 1, width)
-            streams = streams.scatter(1, index, _mixed(mix, chosen) + write.t().unsqueeze(2) * y.to(streams.dtype))
+            mixed = _mixed(mix, streams.gather(1, index))  # once more: chosen streams are not kept beside all streams
+            streams = streams.scatter(1, index, mixed + write.t().unsqueeze(2) * y.to(streams.dtype))
+            del mixed
             if observe is not None:
                 observe(_spread(read, write, mix, active), streams)
         reduced = streams.sum(1) if self.variant.reduce == "sum" else streams.mean(1)

@@ -14,14 +14,14 @@ import cases
 __all__ = ["cases", "scores"]
 
 
-def scores(trainer, tokens: np.ndarray) -> np.ndarray:
-    """[B, T, V] of a trainer's model for tokens [B, T], without gradient or dropout."""
+def scores(trainer, tokens: np.ndarray, observe=None) -> np.ndarray:
+    """[B, T, V] of a trainer's model for tokens [B, T], without gradient or dropout; `observe` sees coefficients."""
     trainer.model.eval()
     if type(trainer).__name__ == "TorchTrainer":
         import torch
 
         with torch.no_grad():
-            return trainer.model(torch.from_numpy(tokens.astype(np.int64))).numpy()
+            return trainer.model(torch.from_numpy(tokens.astype(np.int64)), observe).numpy()
     import mlx.core as mx
 
-    return np.array(trainer.model(mx.array(tokens)))
+    return np.array(trainer.model(mx.array(tokens), observe))

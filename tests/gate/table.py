@@ -1,6 +1,6 @@
 """Prints the gate: every wiring in conf/variant against every check, on every backend.
 
-    python tests/gate/table.py              # all wirings: a few minutes on one core
+    python tests/gate/table.py              # all wirings: docs/results/gate.md says how long
     python tests/gate/table.py mhc hc       # some of them
 
 A cell names what passed: `t` PyTorch, `m` MLX, `n` a check of the specification or of both backends together; `.` is
@@ -10,15 +10,20 @@ anything failed or any wiring was not checked.
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import time
 from collections import defaultdict
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parents[1]
 LETTER = {"torch": "t", "mlx": "m", None: "n"}
+WORDS = {"t": "on PyTorch", "m": "on MLX", "n": "on both or neither", ".": "without a claim", "X": "failed"}
+"""What the counts below the table are called."""
 SADDLES = ("demo_hc", "demo_mhc")
 """Wirings whose connections never train (docs/seed_demo.md; tests of their own say so)."""
 
@@ -38,7 +43,7 @@ def subject(item: pytest.Item) -> tuple[str, str, str | None] | None:
     parameters = item.callspec.params  # type: ignore[attr-defined]
     for value in parameters.values():
         name = value[0].removeprefix("variant=") if isinstance(value, list) and len(value) == 1 else value
-        if isinstance(name, str) and name in cases.SHIPPED:
+        if isinstance(name, str) and name in cases.GATED:
             return marker.args[0], name, parameters.get("backend")
     return None
 
@@ -93,6 +98,13 @@ def run(wirings: list[str], *options: str) -> Recorder:
     return recorder
 
 
+def machine() -> str:
+    """Where this ran, in words."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "mlx", "numpy"))
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"{system}, Python {platform.python_version()}, {versions}, CPU only"
+
+
 def main(wirings: list[str]) -> int:
     started = time.monotonic()
     recorder = run(wirings)
@@ -104,7 +116,10 @@ def main(wirings: list[str]) -> int:
         print(f"| `{wiring}` | " + " | ".join(cells) + f" | {recorder.seconds[wiring]:.1f} |")
     for line in recorder.missing():
         print(f"not checked: {line}")
-    print(f"\n{len(names)} wirings, {time.monotonic() - started:.0f} s")
+    letters = [letter for cells in recorder.cells.values() for letter in cells]
+    counted = ", ".join(f"{letters.count(letter)} {word}" for letter, word in WORDS.items())
+    print(f"\n{len(names)} rows, {len(recorder.checks)} checks, {time.monotonic() - started:.0f} s: {counted}")
+    print(machine())
     failed = any("X" in letters for letters in recorder.cells.values())
     return int(failed or bool(recorder.missing()))
 

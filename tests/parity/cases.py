@@ -90,6 +90,7 @@ COMPOSED = {
     "gated_residual learned_scale with sum": [
         "variant=gated_residual", "variant.expand=learned_scale", "variant.reduce=sum", "variant.bottleneck=2",
     ],
+    "frac of four": ["variant=frac", "model.width=16"],
     "frac static": ["variant=frac", "variant.coefficients=static"],
     "frac without tanh": ["variant=frac", *HALVES, "variant.squash=none"],
     "frac over-wide": ["variant=frac", "variant.fractions=2", "variant.segments=5"],
@@ -133,6 +134,9 @@ COMPOSED = {
     ],
 }  # fmt: skip
 WIRINGS = {name: [f"variant={name}"] for name in SHIPPED} | {"frac": ["variant=frac", *HALVES]} | COMPOSED
+
+GATED = [*SHIPPED, "frac of four"]
+"""What tests/gate looks at: `frac` is there in halves and, in a wider body, as it ships."""
 
 BODIES = {
     "rmsnorm": ["model.norm=rmsnorm"],

@@ -77,7 +77,8 @@ def test_initial_weights_are_golden():
 @pytest.mark.parametrize("start", STARTS)
 def test_step_0_equals_prenorm_exactly_where_claimed(start):
     config = cases.tiny([*STARTS[start], *DEPTH])
-    prenorm = cases.tiny(["variant=baseline", *DEPTH])
+    size = [word for word in STARTS[start] if word.startswith("model.")]
+    prenorm = cases.tiny(["variant=baseline", *DEPTH, *size])
     batch = cases.batch()
     expected = reference.loss(double(prenorm), prenorm, batch)
     # eps of norms (1e-5) and DeepSeek's eps (1e-6 per division) are all that may remain

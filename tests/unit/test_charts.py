@@ -259,23 +259,41 @@ def test_newtons_gradient_is_the_implicit_formula(seed):
 
 
 @pytest.mark.parametrize("chart", ["sinkhorn", *EXACT])
-def test_copies_of_one_stream_give_no_gradient_and_different_streams_do(chart):
-    """The saddle: dL/dH = g x^T with equal rows of x is orthogonal to every direction of the polytope."""
+def test_the_gradient_of_mixing_grows_in_proportion_to_how_far_streams_are_apart(chart):
+    """The saddle: dL/dH = g x^T with equal rows of x is orthogonal to every direction of the polytope. dL/dlogits by
+    central differences of the specification, for streams that are copies but for a share of noise.
+    """
+    random = np.random.default_rng(0)
+    g, copies, noise = random.normal(size=(4, 1)), np.ones((4, 1)), random.normal(size=(4, 1))
+    logits, step = draw(chart, seed=1, count=1)[0], 1e-5
+    bumps = step * np.eye(len(logits))
+    ahead, behind = (reference.chart(logits + sign * bumps, 4, spec(chart, solver="newton")) for sign in (1, -1))
+    directions = (ahead - behind) / (2 * step)  # dH/dlogit
+
+    def gradient(share):
+        return np.abs(np.einsum("kij,ij->k", directions, g @ (copies + share * noise).T)).max()
+
+    shares = np.array([1e-3, 1e-2, 1e-1])
+    sizes = np.array([gradient(share) for share in shares])
+    slope = np.polyfit(np.log(shares), np.log(sizes), 1)[0]
+    assert gradient(0.0) < 1e-9 * sizes[-1] + 1e-10
+    assert sizes[-1] > 1e-3
+    assert slope == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("chart", ["sinkhorn", *EXACT])
+def test_copies_of_one_stream_give_no_gradient_in_pytorch(chart):
+    """To rounding, by automatic differentiation."""
     import torch
 
     from mhc_exp.torch import charts as in_torch
 
-    random = np.random.default_rng(0)
-    g, copies, noise = random.normal(size=(4, 1)), np.ones((4, 1)), random.normal(size=(4, 1))
-
-    def gradient(x):
-        logits = torch.tensor(draw(chart, seed=1, count=1).T, requires_grad=True)
-        matrix = in_torch.chart(logits, 4, spec(chart, solver="newton"))
-        (matrix[..., 0] * torch.tensor(g @ x.T)).sum().backward()
-        return np.abs(logits.grad.numpy()).max()
-
-    assert gradient(copies) < 1e-14
-    assert gradient(copies + 0.1 * noise) > 1e-3
+    g = np.random.default_rng(0).normal(size=(4, 1))
+    logits = torch.tensor(draw(chart, seed=1, count=1).T, requires_grad=True)
+    matrix = in_torch.chart(logits, 4, spec(chart, solver="newton"))
+    (matrix[..., 0] * torch.tensor(g @ np.ones((1, 4)))).sum().backward()
+    assert logits.grad is not None
+    assert np.abs(logits.grad.numpy()).max() < 1e-14
 
 
 # --- relabelling ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mhc_exp.config.history_variants import DeepCrossAttention
-from mhc_exp.mlx.history.blocks import attend, blocks, unbind, weighted_sum
+from mhc_exp.mlx.history.blocks import Attention, attend, blocks, unbind, weighted_sum
 from mhc_exp.mlx.wiring import SourceObserver, Sublayer
 from mhc_exp.topology.history.deep_cross_attention import shapes
 from mhc_exp.topology.history.parameters import Shapes
@@ -29,8 +29,7 @@ class DeepCrossAttentions(nn.Module):
     def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> mx.array:
         outputs = [x.astype(mx.float32)]
         for read, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=False):
-            query, key, value = read(self.visible(outputs), observe)
-            attended = attend(attention, query, key, value)
+            query, attended = _attended(attention, *read(self.visible(outputs), observe))
             outputs.append((attended + mlp(query + attended)).astype(mx.float32))
         return self.connections[-1](self.visible(outputs), observe)[0]
 
@@ -40,6 +39,11 @@ class DeepCrossAttentions(nn.Module):
             return outputs
         between = outputs[1 : -self._last]
         return [outputs[0], mx.stack(between).sum(0), *outputs[-self._last :]]
+
+
+def _attended(attention: Attention, query: mx.array, key: mx.array, value: mx.array) -> tuple[mx.array, mx.array]:
+    """q and a; the other two reads end here."""
+    return query, attend(attention, query, key, value)
 
 
 class Read(nn.Module):

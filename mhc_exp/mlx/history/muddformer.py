@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mhc_exp.config.history_variants import MUDDFormer
-from mhc_exp.mlx.history.blocks import attend, blocks, unbind, weighted_sum
+from mhc_exp.mlx.history.blocks import Attention, attend, blocks, unbind, weighted_sum
 from mhc_exp.mlx.wiring import SourceObserver, Sublayer
 from mhc_exp.topology.history.muddformer import WAYS, shapes
 from mhc_exp.topology.history.parameters import Shapes
@@ -27,14 +27,20 @@ class MultiwayDense(nn.Module):
 
     def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> mx.array:
         outputs = [x.astype(mx.float32)]
-        inputs = outputs * WAYS
-        for dense, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=True):
-            query, key, value, residual = inputs
-            x = residual + attend(attention, query, key, value)
+        for attention, mlp in blocks(sublayers):
+            x = _attended(attention, *self.inputs(outputs, observe))
             outputs.append(x + mlp(x))
-            mixes = dense(outputs, observe)
-            inputs = mixes if len(mixes) == WAYS else mixes * WAYS
-        return inputs[-1]
+        return self.inputs(outputs, observe)[-1]
+
+    def inputs(self, outputs: list[mx.array], observe: SourceObserver | None) -> list[mx.array]:
+        """Query, key, value and residual of the next block; the embedding four times for the first."""
+        mixes = self.connections[len(outputs) - 2](outputs, observe) if len(outputs) > 1 else outputs
+        return mixes if len(mixes) == WAYS else mixes[:1] * WAYS
+
+
+def _attended(attention: Attention, query: mx.array, key: mx.array, value: mx.array, residual: mx.array) -> mx.array:
+    """R + MHA(LN(Q), LN(K), LN(V)): the other three mixes end here."""
+    return residual + attend(attention, query, key, value)
 
 
 class Dense(nn.Module):

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mhc_exp.config.history_variants import ValueResidual
-from mhc_exp.mlx.history.blocks import blocks, unbind
+from mhc_exp.mlx.history.blocks import Attention, blocks, unbind
 from mhc_exp.mlx.wiring import SourceObserver, Sublayer
 from mhc_exp.topology.history.value_residual import mixes
 
@@ -26,10 +26,8 @@ class ValueResiduals(nn.Module):
     def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> mx.array:
         first = None
         for mix, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=True):
-            hidden = attention.norm(x)
-            q, k, v = attention.project(hidden, hidden, hidden)
-            first = v if first is None else first
-            x = x + attention.attend(q, k, mix(first, v, observe))
+            y, first = mix.attend(attention, x, first, observe)
+            x = x + y
             x = x + mlp(x)
         return x
 
@@ -42,6 +40,15 @@ class ValueMix(nn.Module):
         self._fixed = (variant.first, variant.own) if mixed else None
         if mixed and variant.learnable:
             self.weight = mx.zeros(2)
+
+    def attend(
+        self, attention: Attention, x: mx.array, first: mx.array | None, observe: SourceObserver | None
+    ) -> tuple[mx.array, mx.array]:
+        """Attention's output on x with mixed values, and the first block's values: this block's if there are none."""
+        hidden = attention.norm(x)
+        q, k, v = attention.project(hidden, hidden, hidden)
+        first = v if first is None else first
+        return attention.attend(q, k, self(first, v, observe)), first
 
     def __call__(self, first: mx.array, own: mx.array, observe: SourceObserver | None = None) -> mx.array:
         if observe is not None:

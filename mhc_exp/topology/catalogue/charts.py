@@ -20,6 +20,7 @@ ENTRIES = (
             "Its repository decays mHC's static logits and not its own, by their number of axes; here none is decayed.",
             "Up to 5 streams: 6 would be 720 logits.",
         ),
+        checked_against="permutation matrices of sympy 1.14.0 (the chart)",
     ),
     Entry(
         name="kromhc",
@@ -32,6 +33,7 @@ ENTRIES = (
             "The paper allows any factors i_k; like its repository we have 2 x 2 ones, so n is a power of two.",
             "One scale serves all factors, as in the paper. The weight of the norm is absorbed in the projection.",
         ),
+        checked_against="torch.kron (the chart)",
     ),
     Entry(
         name="ohc",
@@ -48,6 +50,7 @@ ENTRIES = (
             "(preset uniform). H_res then starts as the identity but for the random projections.",
             "eps 1e-8 under the root: rotations are orthogonal to 1e-8, and zero logits are I exactly in float32.",
         ),
+        checked_against="pyquaternion 0.9.9 (the chart)",
     ),
     Entry(
         name="go_mhc",
@@ -61,6 +64,7 @@ ENTRIES = (
             "ever has a gradient (tests/unit/test_charts.py). We start beside it: all logits equal, diagonal 0.999.",
             "Gates start as in the mhc-lite repository. s x n is at most 16.",
         ),
+        checked_against="CayleyTransform of sparse-hyper-connections 0.1.2, squared and pooled (the chart)",
     ),
     Entry(
         name="tbp_mhc",

@@ -24,6 +24,7 @@ ENTRIES = (
             "remembered, and the last row of a full history is what is forgotten, so all rows act. The package uses "
             "one row.",
         ),
+        checked_against="MHCSkip of mhc 0.5.5, for both vector constraints",
     ),
     Entry(
         name="denseformer",
@@ -51,6 +52,7 @@ ENTRIES = (
             "Queries start at zero, so every read is a mean: the residual state up to a factor that norms remove.",
             _HEADLESS,
         ),
+        checked_against="AttnResTransformer of attn-res 0.1.0 and naive_attnres of fla-core 0.6.0",
     ),
     Entry(
         name="block_attnres",
@@ -65,6 +67,7 @@ ENTRIES = (
             "fewer, and with more blocks than sublayers it is attnres.",
             _HEADLESS,
         ),
+        checked_against="AttnResTransformer of attn-res 0.1.0 and naive_attnres of fla-core 0.6.0",
     ),
     Entry(
         name="mhar",
@@ -78,6 +81,7 @@ ENTRIES = (
             "description of the authors' repository (a reshape of the query, no parameters added), not from the paper.",
             "8 heads, which the authors adopt for large models; their optimum is flat between 4 and 8.",
         ),
+        checked_against="naive_attnres of fla-core 0.6.0, once per head (the read, not the paper)",
     ),
     Entry(
         name="muddformer",
@@ -109,6 +113,7 @@ ENTRIES = (
             "variant.first=2 variant.own=1; sparse: variant.start.",
             "V_1 is the first block's value before heads are split, and keeps its gradient.",
         ),
+        checked_against="x-transformers 2.31.10, for variant.learnable=false",
     ),
     Entry(
         name="deep_cross_attention",

@@ -60,6 +60,7 @@ ENTRIES = (
         parameters="2 * L * C",
         state=_ONE,
         open_choices=("Only the residual: CaiT's class-attention layers belong to image classification.",),
+        checked_against="x-transformers 2.31.10",
     ),
     Entry(
         name="deepnorm",
@@ -73,6 +74,7 @@ ENTRIES = (
             "1/sqrt(2L) that GPT-2's rule puts on output matrices. `variant.deepnorm_init=false` leaves them alone.",
             "The body's final norm stays.",
         ),
+        checked_against="the scaled post-norm residual of x-transformers 2.31.10; constants: torchscale 0.3.0 (read)",
     ),
     Entry(
         name="laurel",
@@ -87,5 +89,6 @@ ENTRIES = (
             "Rank r = 4 (`variant.laurel.rank`); B = 0, and A[i mod r, i] = (rC)^(-1/2), column-orthogonal.",
             "The paper's third form, previous activations (PA), is not offered.",
         ),
+        checked_against="the low-rank term of Gemma 3n in transformers 5.23.0, before it norms it",
     ),
 )

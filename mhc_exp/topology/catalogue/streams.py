@@ -43,6 +43,7 @@ ENTRIES = (
         parameters="2 * L * ((n * C + 1) * 2 * n + 2)",
         state=_STREAMS,
         open_choices=(_INITIAL,),
+        checked_against="HYV4HyperConnection of transformers 5.23.0",
     ),
     Entry(
         name="exp_hc",
@@ -68,7 +69,7 @@ ENTRIES = (
         parameters="2 * L * ((n * C + 1) * (n ** 2 + 2 * n) + 3) + n ** 2 * C + n + 1",
         state=_STREAMS,
         open_choices=("Initial values are known from checkpoints only; the presets of mhc.",),
-        checked_against="DeepSeek's PyTorch reference (tile-kernels 1.0.0)",
+        checked_against="DeepSeek's reference (tile-kernels 1.0.0) and DeepseekV4HyperConnection (transformers 5.23.0)",
     ),
     Entry(
         name="demo_hc",

@@ -43,7 +43,7 @@ ENTRIES = (
             "Initial weights: uniform of deviation 0.02 (`variant.weight_std`); gates then start near 1/2 and 1.",
             "What it reads is a mean over channels of the gates in diagnoses; there is no H_res, so its gains are one.",
         ),
-        checked_against="GatedResidual in a public MLX port of Qwen3.8-Flash-Next (read, not run)",
+        checked_against="Qwen4ExpTextGatedResidual of transformers 5.23.0",
     ),
     Entry(
         name="frac",
@@ -56,7 +56,7 @@ ENTRIES = (
             "Norm of the fractions: LayerNorm with weight and bias, as in the paper's pseudocode; eps 1e-6.",
             "Read and write weights in diagnoses are lengths over the m parts; cosines are between different channels.",
         ),
-        checked_against="the paper's pseudocode (read, not run)",
+        checked_against="HyperConnections of hyper-connections 0.4.11, of whose write the paper has the diagonal",
     ),
     Entry(
         name="vwn",

@@ -15,7 +15,7 @@ from torch.nn import functional
 from mhc_exp.config.history_variants import DeepCrossAttention
 from mhc_exp.topology.history.deep_cross_attention import shapes
 from mhc_exp.topology.history.parameters import Shapes
-from mhc_exp.torch.history.blocks import at_least_single, attend, blocks, weighted_sum
+from mhc_exp.torch.history.blocks import Attention, at_least_single, attend, blocks, weighted_sum
 from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
@@ -31,8 +31,7 @@ class DeepCrossAttentions(nn.Module):
     def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         outputs = [at_least_single(x)]
         for read, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=False):
-            query, key, value = read(self.visible(outputs), observe)
-            attended = attend(attention, query, key, value)
+            query, attended = _attended(attention, *read(self.visible(outputs), observe))
             outputs.append(at_least_single(attended + mlp(query + attended)))
         return self.connections[-1](self.visible(outputs), observe)[0]
 
@@ -42,6 +41,11 @@ class DeepCrossAttentions(nn.Module):
             return outputs
         between = outputs[1 : -self.last]
         return [outputs[0], torch.stack(between).sum(0), *outputs[-self.last :]]
+
+
+def _attended(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """q and a; the other two reads end here."""
+    return query, attend(attention, query, key, value)
 
 
 class Read(nn.Module):

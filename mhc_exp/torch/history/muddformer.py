@@ -15,7 +15,7 @@ from mhc_exp.config.history_variants import MUDDFormer
 from mhc_exp.topology.history.muddformer import WAYS, shapes
 from mhc_exp.topology.history.parameters import Shapes
 from mhc_exp.topology.layout import NORM_EPS
-from mhc_exp.torch.history.blocks import at_least_single, attend, blocks, weighted_sum
+from mhc_exp.torch.history.blocks import Attention, at_least_single, attend, blocks, weighted_sum
 from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
@@ -29,14 +29,20 @@ class MultiwayDense(nn.Module):
 
     def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         outputs = [at_least_single(x)]
-        inputs = outputs * WAYS
-        for dense, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=True):
-            query, key, value, residual = inputs
-            x = residual + attend(attention, query, key, value)
+        for attention, mlp in blocks(sublayers):
+            x = _attended(attention, *self.inputs(outputs, observe))
             outputs.append(x + mlp(x))
-            mixes = dense(outputs, observe)
-            inputs = mixes if len(mixes) == WAYS else mixes * WAYS
-        return inputs[-1]
+        return self.inputs(outputs, observe)[-1]
+
+    def inputs(self, outputs: list[Tensor], observe: SourceObserver | None) -> list[Tensor]:
+        """Query, key, value and residual of the next block; the embedding four times for the first."""
+        mixes = self.connections[len(outputs) - 2](outputs, observe) if len(outputs) > 1 else outputs
+        return mixes if len(mixes) == WAYS else mixes[:1] * WAYS
+
+
+def _attended(attention: Attention, query: Tensor, key: Tensor, value: Tensor, residual: Tensor) -> Tensor:
+    """R + MHA(LN(Q), LN(K), LN(V)): the other three mixes end here."""
+    return residual + attend(attention, query, key, value)
 
 
 class Dense(nn.Module):

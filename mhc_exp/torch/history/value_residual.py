@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mhc_exp.config.history_variants import ValueResidual
 from mhc_exp.topology.history.value_residual import mixes
-from mhc_exp.torch.history.blocks import blocks
+from mhc_exp.torch.history.blocks import Attention, blocks
 from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
@@ -27,10 +27,8 @@ class ValueResiduals(nn.Module):
     def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: SourceObserver | None = None) -> Tensor:
         first = None
         for mix, (attention, mlp) in zip(self.connections, blocks(sublayers), strict=True):
-            hidden = attention.norm(x)
-            q, k, v = attention.project(hidden, hidden, hidden)
-            first = v if first is None else first
-            x = x + attention.attend(q, k, mix(first, v, observe))
+            y, first = mix.attend(attention, x, first, observe)
+            x = x + y
             x = x + mlp(x)
         return x
 
@@ -42,6 +40,15 @@ class ValueMix(nn.Module):
         super().__init__()
         self.fixed = (variant.first, variant.own) if mixed else None
         self.weight = nn.Parameter(torch.zeros(2)) if mixed and variant.learnable else None
+
+    def attend(
+        self, attention: Attention, x: Tensor, first: Tensor | None, observe: SourceObserver | None
+    ) -> tuple[Tensor, Tensor]:
+        """Attention's output on x with mixed values, and the first block's values: this block's if there are none."""
+        hidden = attention.norm(x)
+        q, k, v = attention.project(hidden, hidden, hidden)
+        first = v if first is None else first
+        return attention.attend(q, k, self(first, v, observe)), first
 
     def forward(self, first: Tensor, own: Tensor, observe: SourceObserver | None = None) -> Tensor:
         if observe is not None:
