@@ -1,27 +1,26 @@
-"""The schema, conf/ and the rules agree with each other; names and hashes are what they promise."""
+"""The schema, conf/ and the rules agree with each other; values, types and this machine."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from config_cases import nodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhc_exp.config import checks, machine, vocabulary
 from mhc_exp.config.build import ConfigError, Problem, as_mapping, build
 from mhc_exp.config.compose import compose, compose_mapping
-from mhc_exp.config.naming import config_hash, run_name, slug_problem
+from mhc_exp.config.naming import config_hash, run_name
 from mhc_exp.config.overrides import override_problems
 from mhc_exp.config.plan import plan
 from mhc_exp.config.schema import DISCRIMINATORS, Config
-from mhc_exp.config.spelling import distance, nearest
 from mhc_exp.config.variant_rules import INIT_NEEDS
 from mhc_exp.paths import find
 
@@ -42,11 +41,6 @@ def words_for(group: str, option: str) -> list[str]:
 def composed() -> dict[tuple[str, str], dict[str, Any]]:
     """The composed mapping of every option of every group."""
     return {(group, option): compose_mapping(words_for(group, option))[0] for group, option in OPTIONS}
-
-
-@pytest.fixture(scope="module")
-def valid() -> dict[str, Any]:
-    return compose_mapping(["variant=mhc", "backend=cpu", "dataset=pointer_chasing"])[0]
 
 
 # --- conf/ and the schema ------------------------------------------------------------------------------------------
@@ -244,13 +238,6 @@ def attempt(mapping: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
         return None, error.problems
 
 
-def nodes(mapping: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for key, value in mapping.items():
-        yield (*path, key)
-        if isinstance(value, dict):
-            yield from nodes(value, (*path, key))
-
-
 def test_a_whole_number_may_be_written_with_an_exponent(valid: dict[str, Any]) -> None:
     mapping = copy.deepcopy(valid)
     mapping["training"] |= {"steps": None, "tokens": 1e6}
@@ -309,153 +296,3 @@ def test_a_directory_is_not_a_package(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(tmp_path)
     assert not machine.installed("a_tracker_that_nobody_has")
     assert machine.installed("numpy")
-
-
-# --- did you mean --------------------------------------------------------------------------------------------------
-
-CONTEXT = ["variant=mhc", "dataset=hub"]
-
-
-def test_nearly_every_slip_of_one_letter_gets_the_right_suggestion() -> None:
-    found = vocabulary.keys(DISCRIMINATORS["variant"][1]["streams"], DISCRIMINATORS["dataset"][1]["hub"])
-    generator = random.Random(0)
-    slips = [(leaf, slip) for leaf in vocabulary.leaves(found) for slip in one_edit_slips(leaf, generator)]
-    slips = [(leaf, slip) for leaf, slip in slips if slip not in found]
-    missed = [
-        (leaf, slip)
-        for leaf, slip in slips
-        if f"did you mean '{leaf}'?" not in str(override_problems([*CONTEXT, f"{slip}=1"])[0])
-    ]
-    assert len(slips) > 250
-    assert len(missed) <= 0.1 * len(slips), missed
-
-
-def one_edit_slips(leaf: str, generator: random.Random) -> Iterator[str]:
-    """One insertion, deletion, replacement and swap somewhere in the last word of a dotted key."""
-    head, dot, word = leaf.rpartition(".")
-    letter, at = generator.choice("abcdefghijklmnopqrstuvwxyz"), generator.randrange(len(word))
-    yield f"{head}{dot}{word[:at]}{letter}{word[at:]}"
-    yield f"{head}{dot}{word[:at]}{letter}{word[at + 1 :]}"
-    if len(word) > 1:
-        yield f"{head}{dot}{word[:at]}{word[at + 1 :]}"
-        at = max(1, at)
-        yield f"{head}{dot}{word[: at - 1]}{word[at]}{word[at - 1]}{word[at + 1 :]}"
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "edits"), [("", "ab", 2), ("depth", "depht", 1), ("ca", "abc", 3), ("a", "a", 0)]
-)
-def test_distance_counts_a_swap_of_neighbours_once(one: str, other: str, edits: int) -> None:
-    assert distance(one, other) == distance(other, one) == edits
-
-
-def test_nothing_is_suggested_for_a_word_like_no_other() -> None:
-    assert nearest("zebra", vocabulary.keys()) is None
-    assert nearest("lt", ["lr", "clip"]) == "lr"
-    assert nearest("Variant", ["variant", "tracking"]) == "variant"
-
-
-# --- names ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_run_is_named_after_its_choices_and_a_hash() -> None:
-    config = compose(["variant=mhc", "depth=48", "backend=cpu"])
-    assert run_name(config) == f"mhc-d48-cpu-s0-{config_hash(config)[:8]}"
-    assert run_name(dataclasses.replace(config, name="my-run.1")) == "my-run.1"
-    with pytest.raises(ValueError, match="resolve_backend"):
-        run_name(compose(["backend=auto"]))
-
-
-def test_the_hash_ignores_order_and_where_results_go(valid: dict[str, Any]) -> None:
-    expected = config_hash(build(valid))
-    assert re.fullmatch(r"[0-9a-f]{12}", expected)
-    assert config_hash(build(backwards(valid))) == expected
-    elsewhere = copy.deepcopy(valid) | {"name": "other", "runs_root": "/somewhere"}
-    elsewhere["tracking"] |= {"wandb": "off", "tags": ["a"], "project": "p"}
-    elsewhere["launch"] |= {"mode": "process", "timeout": 5}
-    assert config_hash(build(elsewhere)) == expected
-
-
-def backwards(mapping: dict[str, Any]) -> dict[str, Any]:
-    return {key: backwards(value) if isinstance(value, dict) else value for key, value in reversed(mapping.items())}
-
-
-def test_every_other_key_changes_the_hash(valid: dict[str, Any]) -> None:
-    seen = {config_hash(build(valid)): "nothing"}
-    for path in nodes(valid):
-        if path[0] in ("name", "runs_root", "tracking", "launch"):
-            continue
-        changed = different(valid, path)
-        if changed is None:
-            continue
-        digest = config_hash(changed)
-        assert digest not in seen, f"{'.'.join(path)} hashes like {seen[digest]}"
-        seen[digest] = ".".join(path)
-    assert len(seen) > 55
-
-
-def different(valid: dict[str, Any], path: tuple[str, ...]) -> Config | None:
-    """A legal configuration that differs from `valid` in the key `path` alone, if one of a few tries is legal."""
-    for value in ("other", 3, 0.25, True, False, *literals(".".join(path))):
-        mapping = copy.deepcopy(valid)
-        parent = mapping
-        for key in path[:-1]:
-            parent = parent[key]
-        if parent[path[-1]] == value or isinstance(parent[path[-1]], dict):
-            continue
-        parent[path[-1]] = value
-        try:
-            return build(mapping)
-        except ConfigError:
-            continue
-    return None
-
-
-def literals(key: str) -> tuple[Any, ...]:
-    return getattr(vocabulary.keys().get(key), "__args__", ())
-
-
-HOSTILE = [
-    *(
-        "",
-        ".",
-        "..",
-        "../x",
-        "a/b",
-        "a\\b",
-        "/etc",
-        "a..b",
-        ".hidden",
-        "-x",
-        "a\x00b",
-        "a b",
-        "a\n",
-        "\n",
-        "ä",
-        "a" * 300,
-    ),
-    *("con", "NUL", "com1", "Lpt9.txt", "x.", "~", "$HOME", "a;b", "a*", "ａ", "=x", "a:b", "|", "<a>"),
-]
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_are_refused(name: str) -> None:
-    assert slug_problem(name)
-    config = compose(["backend=cpu"])
-    with pytest.raises(ConfigError, match="name"):
-        run_name(dataclasses.replace(config, name=name))
-    variant = dataclasses.replace(config.variant, name=name)
-    if name not in ("con", "NUL", "com1", "x.", "~", ""):  # harmless inside a longer name, refused by checks
-        with pytest.raises(ConfigError, match="name"):
-            run_name(dataclasses.replace(config, variant=variant))
-    assert any(problem.path == "variant.name" for problem in checks.check(dataclasses.replace(config, variant=variant)))
-
-
-@given(st.one_of(st.text(max_size=130), st.from_regex(r"[A-Za-z0-9._=,+/-]{1,20}", fullmatch=True)))
-@settings(deadline=None)
-def test_an_accepted_name_is_one_directory_below_its_root(name: str) -> None:
-    if slug_problem(name) is None:
-        path = Path("/root/runs") / name
-        assert path.resolve().parent == Path("/root/runs").resolve()
-        assert path.name == name
-        assert len(name.encode()) <= 120

@@ -1,4 +1,4 @@
-"""Pictures across runs: what the lines, bands, marks and maps carry is what the tables say."""
+"""Pictures across runs: what is averaged, and what they do whatever the tables are."""
 
 from __future__ import annotations
 
@@ -14,93 +14,14 @@ import pytest
 pytest.importorskip("pandas")
 pytest.importorskip("matplotlib")
 
-import pandas as pd
+from figure_cases import HISTORY, STEPS, drawn, labels, line, made, reason, run, sweep, tables
 from matplotlib.colors import to_rgba
 
 from mhc_exp.analysis import style
-from mhc_exp.analysis.figures import FIGURES, Picture, Tables, pictures, save, show, tables_of
+from mhc_exp.analysis.figures import FIGURES, pictures, save, show, tables_of
 from mhc_exp.analysis.labels import GAP, spread
 from mhc_exp.analysis.palette import KNOWN, ink, looks
-from mhc_exp.analysis.rows import COLUMNS
 from mhc_exp.paths import find
-
-STEPS = (0, 10, 20)
-HISTORY = ("history_reads", "history_weights")
-"""Pictures of wirings that read earlier outputs."""
-
-
-def run(
-    variant: str = "baseline", depth: int = 12, seed: int = 0, lr: float = 1e-3, status: str = "done", **more: Any
-) -> dict[str, Any]:
-    """A line of `runs`; the loss of the run at step s is `level` + 1 - s / 20."""
-    level = more.pop("level", 2.0 + 0.1 * seed)
-    name = more.pop("run", f"{variant}-d{depth}-s{seed}-{lr:g}-" + "-".join(map(str, more.values())))
-    line = {"run": name, "variant": variant, "depth": depth, "seed": seed, "optimizer.lr": lr, "status": status}
-    line |= {"backend": "cpu", "dataset": "increment", "score": level, "step": 20, "chance": math.log(8)}
-    line |= {"parameters": 100, "flops_per_token": 1.0, "config_hash": name, "device": "cpu"}
-    return {**line, **more}
-
-
-def tables(*lines: dict[str, Any], steps: dict[str, tuple[int, ...]] | None = None) -> Tables:
-    """Tables of `lines`; `steps` says for a run at which it was measured, where not at all of `STEPS`."""
-    rows, layers = [], []
-    for line in lines:
-        streams = line["variant"] != "baseline"
-        for step in (steps or {}).get(line["run"], STEPS):
-            loss = line["score"] + 1 - step / 20
-            row = {"run": line["run"], "step": step, "seconds": 0.1 * step * line["depth"], "val/loss": loss}
-            row |= {"train/grad_norm": 1 + loss, "perf/step_seconds": 0.01 * line["depth"]}
-            row |= {"val/accuracy": 1 / (1 + loss)}
-            if streams:
-                row |= {"gain/forward_amax_max": 1.0 + step, "streams/cosine": 0.9, "streams/effective": 2.0}
-                row |= {"streams/dominant_share": 0.3, "grad/tangent_share": 0.1}
-                row |= {"alpha/read": 0.01, "alpha/write": 0.02, "alpha/mix": 0.03}
-                layers += [layer(line["run"], step, connection) for connection in range(2 * line["depth"])]
-            rows.append(row)
-    measured = pd.DataFrame(rows, columns=["run", *COLUMNS])
-    return Tables(measured, pd.DataFrame([*lines], columns=None if lines else ["run", "variant"]), pd.DataFrame(layers))
-
-
-def layer(name: str, step: int, connection: int) -> dict[str, Any]:
-    return {
-        **{"run": name, "step": step, "connection": connection, "mix/diagonal": connection + 100 * step},
-        **{"mix/sigma_1": 1.0, "mix/sigma_2": 1 / (1 + connection)},
-        **{"mix/entry_min": -0.1, "mix/entry_q25": 0.1, "mix/entry_median": 0.2, "mix/entry_q75": 0.4},
-        **{"mix/entry_max": 0.9, "grad/read": 0.1, "grad/write": 0.2, "grad/mix": 0.3},
-    }
-
-
-def drawn(name: str, given: Tables, panel: int = 0) -> Any:
-    """Axes with one panel of the picture `name`."""
-    picture = made(name, given)
-    _, (axes,) = style.figure("")
-    picture.panels[panel].draw(axes)
-    return axes
-
-
-def made(name: str, given: Tables) -> Picture:
-    (figure,) = [figure for figure in FIGURES if figure.name == name]
-    picture = figure.picture(given)
-    assert isinstance(picture, Picture), picture
-    return picture
-
-
-def reason(name: str, given: Tables) -> str:
-    return pictures(given)[1][name]
-
-
-def line(axes: Any, label: str) -> Any:
-    (found,) = [line for line in axes.lines if line.get_label() == label]
-    return found
-
-
-def labels(artists: Any) -> list[str]:
-    return [artist.get_label() for artist in artists if not artist.get_label().startswith("_")]
-
-
-def sweep(variants: tuple[str, ...] = ("baseline", "mhc"), seeds: int = 3) -> list[dict[str, Any]]:
-    return [run(variant, depth, seed) for variant in variants for depth in (12, 24) for seed in range(seeds)]
-
 
 # --- means, bands and runs that are not done -------------------------------------------------------------------------
 
@@ -286,105 +207,6 @@ def test_the_same_experiment_twice_counts_once() -> None:
     given = tables(run(), run(run="again"), run(run="running", status="running"))
     assert not drawn("loss", given).collections
     assert "2 runs left out, the same experiment again" in made("loss", given).caption
-
-
-# --- the single pictures ---------------------------------------------------------------------------------------------
-
-
-def test_the_best_learning_rate_is_ringed_and_lost_runs_are_marked() -> None:
-    lines = [run("mhc", lr=lr, level=level) for lr, level in ((1e-3, 3.0), (2e-3, 1.5), (4e-3, 2.0))]
-    lines.append(run("mhc", lr=8e-3, status="diverged"))
-    axes = drawn("learning_rate", tables(*lines))
-    assert line(axes, "mhc").get_xdata().tolist() == [1e-3, 2e-3, 4e-3]
-    assert line(axes, "mhc").get_ydata().tolist() == [3.0, 1.5, 2.0]
-    points = {c.get_label(): c.get_offsets()[0].tolist() for c in axes.collections}
-    assert points["mhc: best learning rate"] == [2e-3, 1.5]
-    assert line(axes, "mhc: 1 of 1 diverged").get_xdata().tolist() == [8e-3]
-
-
-def test_a_wiring_with_one_learning_rate_has_no_best_one() -> None:
-    lines = [run("mhc", lr=lr, level=level) for lr, level in ((1e-3, 3.0), (2e-3, 1.5))]
-    rings = labels(drawn("learning_rate", tables(run(), *lines)).collections)
-    assert rings == ["baseline: only one learning rate", "mhc: best learning rate, at the high end of its grid"]
-
-
-def test_differences_are_those_of_the_statistics() -> None:
-    lines = [
-        run(v, 12, s, level=2 + s - (v == "mhc") * (0.1 + 0.01 * s)) for v in ("baseline", "mhc") for s in range(3)
-    ]
-    axes = drawn("final_loss_against_depth", tables(*lines), 1)
-    from mhc_exp.analysis.statistics import paired
-
-    expected = paired(tables(*lines).runs).iloc[0]
-    assert np.allclose(line(axes, "mhc").get_ydata(), [-0.11])
-    (bar,) = [c for c in axes.collections if c.get_label() == "_band"]
-    assert np.allclose(bar.get_segments()[0][:, 1], [expected["low"], expected["high"]])
-
-
-def test_the_caption_of_the_differences_says_what_the_wirings_cost() -> None:
-    more = {12: {"parameters": 123, "flops_per_token": 1.32}, 24: {"parameters": 124.2, "flops_per_token": 1.318}}
-    lines = [run(v, depth, **cost) for depth, cost in more.items() for v in ("mhc", "hc")]
-    lines += [run(depth=12), run(depth=24), run("light", parameters=99.5), run("unknown", parameters=math.nan)]
-    said = made("final_loss_against_depth", tables(*lines)).caption
-    assert "hc, mhc +23 to +24 % parameters and +32 % FLOPs per token; " in said
-    assert "light -0.5 % parameters and +0.0 % FLOPs per token; unknown +0.0 % FLOPs per token." in said
-    assert "Cost against" not in made("final_loss_against_depth", tables(run("mhc"))).caption
-
-
-def test_a_heat_map_has_steps_to_the_right_and_connections_upward() -> None:
-    lines = [run("mhc", 2, seed) for seed in range(2)]
-    picture = made("mixing_heatmap", tables(*lines))
-    assert [panel.title for panel in picture.panels] == ["mhc: mean diagonal", "mhc: smallest σ", "mhc: largest entry"]
-    (mesh,) = drawn("mixing_heatmap", tables(*lines)).collections
-    assert mesh.get_label() == "mhc: mean diagonal"
-    values = mesh.get_array().reshape(4, 3)
-    assert np.allclose(values, [[c + 100 * s for s in STEPS] for c in range(4)])
-    corners = mesh.get_coordinates()
-    assert corners[0, :, 0].tolist() == [-5, 5, 15, 25]
-    assert corners[:, 0, 1].tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
-    (smallest,) = drawn("mixing_heatmap", tables(*lines), 1).collections
-    assert np.allclose(smallest.get_array().reshape(4, 3)[:, 0], [1, 1 / 2, 1 / 3, 1 / 4])
-
-
-def test_singular_values_and_entries_are_those_of_the_last_step() -> None:
-    given = tables(run("mhc", 2))
-    given.layers.loc[given.layers["step"] < 20, ["mix/sigma_2", "mix/entry_median"]] = 77.0
-    assert np.allclose(line(drawn("singular_values", given), "mhc σ2").get_ydata(), [1, 1 / 2, 1 / 3, 1 / 4])
-    axes = drawn("entries", given)
-    assert np.allclose(line(axes, "mhc median").get_ydata(), 0.2)
-    heights = sorted(
-        (c.get_paths()[0].vertices[:, 1].min(), c.get_paths()[0].vertices[:, 1].max()) for c in axes.collections
-    )
-    assert np.allclose(heights, [(-0.1, 0.9), (0.1, 0.4)])
-
-
-def test_quality_stands_against_the_median_time_of_a_step() -> None:
-    axes = drawn("quality_against_time", tables(*sweep()))
-    assert np.allclose(line(axes, "mhc").get_xdata(), [0.12, 0.24])
-    assert np.allclose(line(axes, "mhc").get_ydata(), [2.1, 2.1])
-    seconds = drawn("quality_against_time", tables(*sweep()), 1)
-    assert np.allclose(line(seconds, "mhc").get_xdata(), [0, 24, 48])
-
-
-def test_hops_are_the_axis_and_not_a_setting() -> None:
-    lines = [run("mhc", **{"dataset.hops": h, "dataset.nodes": 8}, level=float(h)) for h in (1, 2, 4)]
-    axes = drawn("solved_hops", tables(*lines))
-    assert line(axes, "mhc").get_xdata().tolist() == [1, 2, 4]
-    assert np.allclose(line(axes, "mhc").get_ydata(), [1 / 2, 1 / 3, 1 / 5])
-    assert line(axes, "no pointer").get_ydata().tolist() == [1 / 8, 2 / 8, 3 / 8]  # 1, 2 and 3 divisors
-
-
-def test_gains_are_logarithmic_and_wirings_without_streams_have_none() -> None:
-    axes = drawn("gain", tables(*sweep()))
-    assert axes.get_yscale() == "log"
-    assert labels(axes.lines) == ["mhc"]
-    ends = drawn("gain_against_depth", tables(*sweep()))
-    assert line(ends, "mhc").get_ydata().tolist() == [21, 21]
-
-
-def test_side_by_side_shows_the_largest_depth_only() -> None:
-    titles = [panel.title for panel in made("head_to_head", tables(*sweep())).panels]
-    assert titles == ["held-out loss, depth 24", "gradient norm, depth 24", "forward gain, depth 24"]
 
 
 # --- whatever the tables are -----------------------------------------------------------------------------------------
