@@ -129,7 +129,8 @@ def _run(name: str, options: Options) -> Result:
 
 def _measure(names: Sequence[str], options: Options, facts: dict[str, Any], given: argparse.Namespace) -> int:
     """Run, print and write; what was measured before a failure is kept. Suites that nobody named may be left out."""
-    named = bool(given.suites)
+    named, written = bool(given.suites), []
+    directory = given.out or Path(runs_root()) / "bench" / facts["date"].replace(":", "-")
     results: list[Result] = []
     print(heading(facts), flush=True)
     problem = None
@@ -147,10 +148,10 @@ def _measure(names: Sequence[str], options: Options, facts: dict[str, Any], give
             break
         results.append(result)
         print(markdown(result), flush=True)
-    if results:
-        directory = given.out or Path(runs_root()) / "bench" / facts["date"].replace(":", "-")
-        written = _write(facts, results, directory, given.json)
-        print("\n".join(map(os.path.relpath, written)))
+        written += _write(facts, results, directory, given.json)
+    if results and not machine.installed("matplotlib"):
+        print("no pictures: matplotlib is not installed; type: pip install 'mhc-exp[analysis]'", file=sys.stderr)
+    print("\n".join(map(os.path.relpath, written)))
     if problem is None:
         return 0
     code = refuse("bench", str(problem))
@@ -174,7 +175,7 @@ def _facts(options: Options, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _write(facts: dict[str, Any], results: Sequence[Result], directory: Path, file: Path | None) -> list[Path]:
-    """JSON, Markdown and a picture per suite; the files."""
+    """JSON and Markdown of all results so far, and a picture of the last; the files that are new."""
     directory.mkdir(parents=True, exist_ok=True)
     file = file or directory / "bench.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +183,5 @@ def _write(facts: dict[str, Any], results: Sequence[Result], directory: Path, fi
     file.write_text(json.dumps(facts | {"suites": suites}, indent=1) + "\n", encoding="utf-8")
     report = directory / "bench.md"
     report.write_text("\n".join([heading(facts), *map(markdown, results)]), encoding="utf-8")
-    if not machine.installed("matplotlib"):
-        print("no pictures: matplotlib is not installed; type: pip install 'mhc-exp[analysis]'", file=sys.stderr)
-        return [file, report]
-    return [file, report, *(pictures.draw(result, directory) for result in results)]
+    written = [file, report] if len(results) == 1 else []
+    return [*written, pictures.draw(results[-1], directory)] if machine.installed("matplotlib") else written

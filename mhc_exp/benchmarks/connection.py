@@ -13,8 +13,8 @@ SHAPES, QUICK = ((1024, 64), (2048, 256), (4096, 512)), ((48, 16),)
 """Tokens and width; a wiring brings its number of streams."""
 TOKENS = 2048
 """At any other width."""
-TOLERANCE = 2e-5
-"""Largest difference of float32 from the eager tier in float64: rounding of sums over all tokens and channels."""
+TOLERANCE = 5e-5
+"""Largest difference of float32 from the eager tier in float64: PyTorch sums static gradients over 2 million numbers."""
 
 
 def run(options: Options) -> Result:

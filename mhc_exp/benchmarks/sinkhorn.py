@@ -10,7 +10,7 @@ from mhc_exp.config.schema import Config
 
 TOKENS, ITERATIONS = 2048, (5, 10, 20, 40)
 QUICK_TOKENS, QUICK_ITERATIONS = 32, (2, 3)
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
 """Largest difference of float32 from the eager tier in float64."""
 
 
