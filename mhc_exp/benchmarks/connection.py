@@ -14,7 +14,7 @@ SHAPES, QUICK = ((1024, 64), (2048, 256), (4096, 512)), ((48, 16),)
 TOKENS = 2048
 """At any other width."""
 TOLERANCE = 5e-5
-"""Largest difference of float32 from the eager tier in float64: PyTorch sums static gradients over 2 million numbers."""
+"""Largest difference of float32 from the eager tier in float64: PyTorch sums static gradients over all tokens."""
 
 
 def run(options: Options) -> Result:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mhc_exp.allocator import keep_freed_memory
 from mhc_exp.config.schema import Config
 from mhc_exp.config.variants import Streams
 from mhc_exp.threads import usable_cpus
@@ -173,6 +174,8 @@ def _chosen(config: Config) -> tuple[Streams, torch.device, Eager]:
     assert isinstance(config.variant, Streams)
     device = torch.device("cuda" if config.backend.name == "cuda" else "cpu")
     torch.set_num_threads(config.backend.threads or usable_cpus())
+    if device.type == "cpu":  # as in a run
+        keep_freed_memory()
     return config.variant, device, choose(config, device).tier
 
 

@@ -30,17 +30,20 @@ def test_calls_take_turns_and_warm_up_first():
     assert all(time.wall >= 0.03 > time.cpu for times in rounds.seconds.values() for time in times)
 
 
-def test_a_short_call_is_repeated_and_its_time_is_of_one_call():
+def test_a_short_call_is_repeated_and_its_time_is_of_one_call(monkeypatch: pytest.MonkeyPatch):
     count = 0
 
     def call():
         nonlocal count
         count += 1
-        time.sleep(0.001)
 
-    wall = interleaved({"short": call}, rounds=2).median("short").wall
-    assert count > 4
-    assert 0.001 <= wall < 0.1
+    def clock() -> float:
+        return 0.25 * measure.TURN * count
+
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=clock, process_time=clock, monotonic=clock))
+    rounds = interleaved({"short": call}, rounds=2)
+    assert count == 2 + 2 * 4
+    assert rounds.median("short") == pytest.approx(Seconds(measure.TURN / 4, measure.TURN / 4))
 
 
 def test_ratios_are_of_the_same_round():
