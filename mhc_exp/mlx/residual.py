@@ -26,7 +26,7 @@ class ResidualStream(nn.Module):
         super().__init__()
         self._variant, self._scale = variant, skip_scale(variant, depth)
         self._recompute: int | None = None
-        """Sublayers per block that is computed again for its gradients; mhc_exp.mlx.recompute puts a number here."""
+        """Sublayers per block that is computed again for its gradients; mlx.recompute.install puts a number here."""
         shapes = parameter_shapes(variant, width, depth)
         if variant.gate.shape != "none":
             gates = (shape for name, shape in shapes.items() if name.startswith("gates."))

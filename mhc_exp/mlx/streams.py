@@ -19,6 +19,7 @@ from mhc_exp.mlx.recompute import Step, in_blocks
 from mhc_exp.mlx.wiring import Branch, Coefficients, Observer, Sublayer, contract, projected, with_residuals
 from mhc_exp.topology.layout import NORM_EPS, connections, layout, mixing_share, parameter_shapes, readout_shapes
 
+
 class HyperStreams(nn.Module):
     """n streams: expand, one connection per sublayer (or block), reduce."""
 
@@ -26,7 +27,7 @@ class HyperStreams(nn.Module):
         super().__init__()
         self._variant = variant
         self._recompute: int | None = None
-        """Connections per block that is computed again for its gradients; mhc_exp.mlx.recompute puts a number here."""
+        """Connections per block that is computed again for its gradients; mlx.recompute.install puts a number here."""
         self.expand = Expand(variant.expand, variant.streams, width)
         count = connections(variant, depth)
         share = mixing_share(variant.mix, count)

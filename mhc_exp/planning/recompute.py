@@ -57,7 +57,7 @@ def needed(config: Config, found: Activations, vocab_size: int, length: int | No
 
 
 def decide(config: Config, vocab_size: int, native: bool, memory: int | None) -> Recompute:
-    """What `training.recompute` means for this run on a device with `memory` bytes (None: unknown, `auto` keeps all)."""
+    """What `training.recompute` means for this run on a device with `memory` bytes."""
     wanted, length, reason = config.training.recompute, block_length(config), obstacle(config)
     if wanted == "none" or (reason and wanted == "auto"):
         return Recompute(None, "none" + (f": {reason}" if wanted == "auto" else ""))

@@ -1,5 +1,6 @@
-"""Step time from arithmetic, bytes and starts of operations, one after the other: time = FLOPs / rate + bytes / bandwidth.
+"""Step time from arithmetic, bytes and starts of operations, one after the other.
 
+time = FLOPs / rate + bytes / bandwidth + operations * start: an operation is bound by one of them.
 `mhc-exp plan --check` prints its error on this machine (docs/memory.md).
 """
 

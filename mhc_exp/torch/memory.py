@@ -1,4 +1,4 @@
-"""What a step of PyTorch keeps, holds and moves, counted and not sampled: the same numbers every time, on any device."""
+"""What a step of PyTorch keeps, holds and moves, counted and not sampled: the same numbers every time."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class HyperStreams(nn.Module):
         self.kernels: Eager = Eager()
         """The tier that computes the connections; mhc_exp.torch.kernels.choice puts a faster one here."""
         self.recompute: int | None = None
-        """Connections per block that is computed again for its gradients; mhc_exp.torch.recompute puts a number here."""
+        """Connections per block that is computed again for its gradients; torch.recompute.install sets it."""
         self.expand = Expand(variant.expand, variant.streams, width)
         count = connections(variant, depth)
         share = mixing_share(variant.mix, count)

@@ -41,7 +41,9 @@ BACKENDS = {
 
 def _config(*overrides: str) -> Config:
     small = ["depth=3", "model.seq_len=16", "model.width=32", "training.batch_size=2", "training.recompute_length=4"]
-    config = compose(["tracking=local", "dataset=increment", "dataset.vocab_size=32", *small, "backend.threads=1", *overrides])
+    config = compose(
+        ["tracking=local", "dataset=increment", "dataset.vocab_size=32", *small, "backend.threads=1", *overrides]
+    )
     assert not check(config)
     return config
 

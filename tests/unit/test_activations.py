@@ -61,7 +61,11 @@ def _measured(config: Config) -> tuple[int, int]:
 @pytest.mark.parametrize("length", [None, 2, 3])
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_predicted_activations_are_those_of_pytorch(wiring: str, length: int | None):
-    policy = ["training.recompute=none"] if length is None else ["training.recompute=block", f"training.recompute_length={length}"]
+    policy = (
+        ["training.recompute=none"]
+        if length is None
+        else ["training.recompute=block", f"training.recompute_length={length}"]
+    )
     config = _config(*WIRINGS[wiring], *policy)
     found = activations(config, 256, native=config.backend.kernels != "eager")
     kept, peak = _measured(config)
@@ -77,7 +81,9 @@ def test_recomputation_lowers_what_is_kept_and_the_peak(wiring: str):
     assert block[1] < 0.6 * every[1]
 
 
-@pytest.mark.parametrize(("streams", "layers", "length"), [(4, 24, 4), (4, 60, 6), (1, 24, 3), (4, 1, 1), (2, 2, 1), (8, 192, 12)])
+@pytest.mark.parametrize(
+    ("streams", "layers", "length"), [(4, 24, 4), (4, 60, 6), (1, 24, 3), (4, 1, 1), (2, 2, 1), (8, 192, 12)]
+)
 def test_best_length_is_the_papers(streams: int, layers: int, length: int):
     assert best_length(streams, layers) == length
 
