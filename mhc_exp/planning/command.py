@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from mhc_exp import cli
 from mhc_exp.config.build import ConfigError
 from mhc_exp.config.checks import NATIVE_STREAMS, check, resolve_backend
 from mhc_exp.config.compose import compose
@@ -43,8 +42,10 @@ def main(arguments: Sequence[str]) -> int:
             config = _config(given.overrides, given.machine)
             print(pages.text(config, _machine(config, given.machine), native_tier(config)), flush=True)
     except ConfigError as refusal:
-        return cli.refuse(refusal)
-    return cli.DONE
+        from mhc_exp.cli import refuse
+
+        return refuse(refusal)
+    return 0
 
 
 def _config(overrides: Sequence[str], machine: str) -> Config:
