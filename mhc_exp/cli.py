@@ -61,9 +61,10 @@ def complete(train: Callable[[], int]) -> int:
         return DONE
     if offers := commands.first_words(line) if line else []:
         print(*offers, sep="\n")
-    program, train_word, rest = line.partition(f" {commands.TRAIN} ")
-    if train_word and " " not in program:
-        os.environ["COMP_LINE"] = f"{program} {rest}"
+    for word in commands.BEFORE_OVERRIDES:
+        program, found, rest = line.partition(f" {word} ")
+        if found and " " not in program:
+            os.environ["COMP_LINE"] = f"{program} {rest}"
     return train()
 
 

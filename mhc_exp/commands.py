@@ -27,10 +27,11 @@ class Command(NamedTuple):
     where: str
     """`module:function`; the function takes the arguments after the word and returns the exit code."""
     completes: str = ""
-    """What its arguments are: `runs`, by directory or by name, or `sources`, directories of one or many runs."""
+    """What its arguments are: `runs`, by directory or by name, `sources`, directories of runs, or `overrides`."""
 
 
 COMMANDS = {
+    "plan": Command("what a configuration needs", "mhc_exp.planning.command:main", "overrides"),
     "ls": Command("table of runs", "mhc_exp.analysis.terminal:ls", "sources"),
     "show": Command("one run", "mhc_exp.analysis.terminal:show", "runs"),
     "compare": Command("two runs", "mhc_exp.analysis.terminal:compare", "runs"),
@@ -43,7 +44,15 @@ COMMANDS = {
 }
 TRAIN = "train"
 """A word that may stand before overrides; without it the same happens."""
-EXTRAS = {"pandas": "analysis", "matplotlib": "analysis", "wandb": "wandb", "wandb_workspaces": "dashboard"}
+BEFORE_OVERRIDES = (TRAIN, *(word for word, command in COMMANDS.items() if command.completes == "overrides"))
+"""Words after which overrides are typed."""
+EXTRAS = {
+    "pandas": "analysis",
+    "matplotlib": "analysis",
+    "wandb": "wandb",
+    "wandb_workspaces": "dashboard",
+    "torch": "torch",
+}
 """Package that a command may miss -> the extra that brings it."""
 
 
@@ -99,7 +108,7 @@ def first_words(line: str) -> list[str]:
 def arguments(line: str) -> list[str] | None:
     """What the last word of `line` may become where the first one is a command; None where it is not."""
     word, complete, rest = line.partition(" ")[2].lstrip().partition(" ")
-    if not complete or word not in COMMANDS:
+    if not complete or word not in COMMANDS or COMMANDS[word].completes == "overrides":
         return None
     begun = rest.rpartition(" ")[2]
     return [found for found in _runs(COMMANDS[word].completes) if found.startswith(begun)]

@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from mhc_exp.config import vocabulary
 
 KINDS: dict[str, type] = {
-    **dict.fromkeys(("name", "sweep", "state", "reason", "host", "hostname", "device", "kernels", "platform"), str),
+    **dict.fromkeys(
+        ("name", "sweep", "state", "reason", "host", "hostname", "device", "kernels", "recompute", "platform"), str
+    ),
     **dict.fromkeys(("created", "updated", "ended", "config_hash", "initial_weights", "wandb_id"), str),
     **dict.fromkeys(("step", "total_steps", "tokens_per_step", "vocab_size", "nonfinite_total"), int),
     **dict.fromkeys(("body_parameters", "connection_parameters"), int),

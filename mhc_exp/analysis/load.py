@@ -23,7 +23,7 @@ FACTS = (
     *("run", "name", "sweep", "status", "reason", "variant", "depth", "backend", "dataset", "seed"),
     *("step", "total_steps", "tokens", "seconds", "score", "floor", "chance"),
     *("body_parameters", "connection_parameters", "parameters"),
-    *("flops_per_token", "tokens_per_step", "flops", "device", "kernels", "vocab_size"),
+    *("flops_per_token", "tokens_per_step", "flops", "device", "kernels", "recompute", "vocab_size"),
     *("config_hash", "initial_weights", "commit", "hostname", "created", "ended", "nonfinite_total"),
     *("rows", "broken_lines", "torn_tail", "directory"),
 )

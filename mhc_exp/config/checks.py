@@ -17,6 +17,7 @@ from mhc_exp.config.dataset_rules import dataset_problems
 from mhc_exp.config.naming import slug_problem
 from mhc_exp.config.schema import Config, PointerChasing
 from mhc_exp.config.variant_rules import variant_problems
+from mhc_exp.planning.recompute import layers_of, obstacle
 from mhc_exp.topology import families
 
 NATIVE_STREAMS = range(2, 9)
@@ -184,6 +185,33 @@ def _training(config: Config) -> Iterator[Problem]:
         )
 
 
+def _recompute(config: Config) -> Iterator[Problem]:
+    training = config.training
+    if training.recompute == "block" and (reason := obstacle(_resolved(config))):
+        yield Problem("training.recompute", f"block: {reason}; type training.recompute=auto")
+    layers = layers_of(config)
+    if training.recompute_length is not None and training.recompute == "none":
+        yield Problem(
+            "training.recompute_length",
+            f"{training.recompute_length} is the length of a recomputed block, and training.recompute=none; "
+            "type training.recompute=block or training.recompute_length=null",
+        )
+    elif training.recompute_length is not None and training.recompute_length > layers:
+        yield Problem(
+            "training.recompute_length",
+            f"{training.recompute_length} is more than the {layers} connections of this model; "
+            f"type training.recompute_length= and 1 to {layers}, or null",
+        )
+
+
+def _resolved(config: Config) -> Config:
+    """With a named backend, or as it is where none is installed, which another rule says."""
+    try:
+        return resolve_backend(config)
+    except ConfigError:
+        return config
+
+
 def _divisors(number: int) -> list[int]:
     """Divisors of `number` up to 1024, which is enough to propose one."""
     return [candidate for candidate in range(1, min(number, 1024) + 1) if number % candidate == 0]
@@ -238,6 +266,7 @@ _RULES = (
     dataset_problems,
     _budget,
     _training,
+    _recompute,
     _tracking,
     _memory,
 )

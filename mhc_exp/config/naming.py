@@ -22,6 +22,10 @@ def config_hash(config: Config) -> str:
     relevant = {key: value for key, value in as_mapping(config).items() if key not in IRRELEVANT}
     if config.backend.kernels == "auto":  # the same function: only who asks for a tier by name wants a run of its own
         del relevant["backend"]["kernels"]
+    if config.training.recompute == "auto":  # likewise
+        del relevant["training"]["recompute"]
+    if config.training.recompute_length is None:
+        del relevant["training"]["recompute_length"]
     canonical = json.dumps(_normal(relevant), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mhc_exp.config.variants import Residual
+from mhc_exp.mlx.recompute import Step, in_blocks
 from mhc_exp.mlx.wiring import Observer, Sublayer
 from mhc_exp.topology.residual import gate_index, parameter_shapes, skip_scale
 
@@ -24,6 +25,8 @@ class ResidualStream(nn.Module):
     def __init__(self, variant: Residual, width: int, depth: int):
         super().__init__()
         self._variant, self._scale = variant, skip_scale(variant, depth)
+        self._recompute: int | None = None
+        """Sublayers per block that is computed again for its gradients; mlx.recompute.install puts a number here."""
         shapes = parameter_shapes(variant, width, depth)
         if variant.gate.shape != "none":
             gates = (shape for name, shape in shapes.items() if name.startswith("gates."))
@@ -32,17 +35,32 @@ class ResidualStream(nn.Module):
             self.laurels = [LaurelSkip(variant, width) for _ in range(2 * depth)]
 
     def __call__(self, x: mx.array, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> mx.array:
-        for index, sublayer in enumerate(sublayers):
-            y = sublayer(x) if self._variant.norm == "pre" else sublayer.inner(x)
-            x = self.join(index, x, y)
-            if self._variant.norm == "post":
-                x = sublayer.norm(x)
+        steps = [Step(self.modules_of(index, own), index, self.gate(index)) for index, own in enumerate(sublayers)]
+        (x,) = in_blocks(self.pass_through, steps, self._recompute, x)
         return x
 
-    def join(self, index: int, x: mx.array, y: mx.array) -> mx.array:
+    def modules_of(self, index: int, sublayer: Sublayer) -> tuple[Sublayer | LaurelSkip, ...]:
+        """The sublayer, and what is added to its skip."""
+        return (sublayer,) if self._variant.laurel.terms == "none" else (sublayer, self.laurels[index])
+
+    def gate(self, index: int) -> mx.array | None:
+        """The factor on what sublayer `index` adds, if there is one."""
+        return None if self._variant.gate.shape == "none" else self.gates[gate_index(self._variant, index)]
+
+    def pass_through(self, steps: Sequence[Step], x: mx.array) -> tuple[mx.array]:
+        """The stream [B, T, C] after these sublayers."""
+        for step in steps:
+            sublayer = step.modules[0]
+            y = sublayer(x) if self._variant.norm == "pre" else sublayer.inner(x)
+            x = self.join(step.call, x, y, step.known)
+            if self._variant.norm == "post":
+                x = sublayer.norm(x)
+        return (x,)
+
+    def join(self, index: int, x: mx.array, y: mx.array, gate: mx.array | None) -> mx.array:
         """The stream [B, T, C] after sublayer `index`, which has put out y [B, T, C]."""
-        if self._variant.gate.shape != "none":
-            y = self.gates[gate_index(self._variant, index)] * y
+        if gate is not None:
+            y = gate * y
         if self._variant.skip == "none":
             return y
         if self._variant.skip == "deepnorm":

@@ -7,6 +7,7 @@ Axes: B batch, T time, N = B*T tokens, S streams, C width. Coefficients are floa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import mlx.core as mx
 from mlx import nn
@@ -14,6 +15,7 @@ from mlx import nn
 from mhc_exp.config.variants import Gate, Streams
 from mhc_exp.mlx.charts import chart
 from mhc_exp.mlx.expansion import Expand
+from mhc_exp.mlx.recompute import Step, in_blocks
 from mhc_exp.mlx.wiring import Branch, Coefficients, Observer, Sublayer, contract, projected, with_residuals
 from mhc_exp.topology.layout import NORM_EPS, connections, layout, mixing_share, parameter_shapes, readout_shapes
 
@@ -24,6 +26,8 @@ class HyperStreams(nn.Module):
     def __init__(self, variant: Streams, width: int, depth: int):
         super().__init__()
         self._variant = variant
+        self._recompute: int | None = None
+        """Connections per block that is computed again for its gradients; mlx.recompute.install puts a number here."""
         self.expand = Expand(variant.expand, variant.streams, width)
         count = connections(variant, depth)
         share = mixing_share(variant.mix, count)
@@ -36,18 +40,38 @@ class HyperStreams(nn.Module):
         branches: Sequence[Branch] = sublayers
         if self._variant.site == "block":
             branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
-        streams, waiting = self.expand(x.reshape(-1, width)), None
-        known = prepared(self.connections)
-        for connection, branch, static in zip(self.connections, branches, known, strict=True):
-            predicted = coefficients = connection.coefficients(streams, static)
+        streams = self.expand(x.reshape(-1, width))
+        known, per = prepared(self.connections), len(sublayers) // len(self.connections)
+        wrapped = [tuple(sublayers[per * k : per * (k + 1)]) for k in range(len(branches))]
+        parts = zip(self.connections, wrapped, branches, known, strict=True)
+        steps = [Step((one, *own), branch, static) for one, own, branch, static in parts]
+        length = self._recompute if observe is None else None  # an observer sees every connection once
+        run = partial(self.connect, (batch, time), observe)
+        streams, waiting = in_blocks(run, steps, length, streams, None)
+        return self.reduce(streams, waiting).reshape(batch, time, width)
+
+    def connect(
+        self,
+        grid: tuple[int, int],
+        observe: Observer | None,
+        steps: Sequence[Step],
+        streams: mx.array,
+        waiting: mx.array | None,
+    ) -> tuple[mx.array, mx.array | None]:
+        """The streams [N, S, C] after these connections of B x T tokens, and the read weights [S, N] that are due next
+        where connections predict those of the one after them.
+        """
+        for step in steps:
+            connection: HyperConnection = step.modules[0]
+            predicted = coefficients = connection.coefficients(streams, step.known)
             if self._variant.read_from == "previous":
                 coefficients = predicted._replace(read=_first(predicted.read) if waiting is None else waiting)
-            y = branch(contract(streams, coefficients.read).reshape(batch, time, width))
-            streams = connection.write(streams, y.reshape(-1, width), coefficients)
-            waiting = predicted.read
+                waiting = predicted.read
+            y = step.call(contract(streams, coefficients.read).reshape(*grid, -1))
+            streams = connection.write(streams, y.flatten(0, 1), coefficients)
             if observe is not None:
                 observe(coefficients, streams)
-        return self.reduce(streams, waiting).reshape(batch, time, width)
+        return streams, waiting
 
     def reduce(self, x: mx.array, waiting: mx.array | None) -> mx.array:
         """[N, S, C] -> [N, C]; `waiting` are the read weights [S, N] that the last connection predicted."""

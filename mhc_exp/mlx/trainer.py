@@ -15,11 +15,14 @@ from mlx.nn.utils import value_and_grad
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mhc_exp.body.parameters import initial_parameters, is_connection
+from mhc_exp.config.machine import memory_bytes
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Batch
 from mhc_exp.mlx.diagnosis import diagnose
 from mhc_exp.mlx.model import Transformer
+from mhc_exp.mlx.recompute import install as install_recompute
 from mhc_exp.mlx.wiring import Observer, SourceObserver
+from mhc_exp.planning.recompute import decide
 from mhc_exp.topology import families
 from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
 from mhc_exp.training.groups import Group, groups
@@ -36,6 +39,9 @@ class MLXTrainer:
         self.config = config
         self.kernels = "eager"
         self.model = Transformer(config, vocab_size)
+        recompute = decide(config, vocab_size, native=False, memory=memory_bytes())
+        install_recompute(self.model.topology, recompute.length)
+        self.recompute = recompute.text
         values = initial_parameters(config, vocab_size)
         self._check_names(_flat(self.model.parameters()), values)
         self.parameters: Arrays = {name: mx.array(value) for name, value in values.items()}

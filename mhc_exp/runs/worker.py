@@ -166,6 +166,7 @@ def _record_facts(run: RunDirectory, task: Task, trainer: Trainer) -> None:
     facts: dict[str, Any] = {
         "device": trainer.device,
         "kernels": trainer.kernels,
+        "recompute": trainer.recompute,
         "vocab_size": task.vocab_size,
         "body_parameters": trainer.body_parameters,
         "connection_parameters": trainer.connection_parameters,

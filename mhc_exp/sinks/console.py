@@ -32,6 +32,8 @@ class ConsoleSink:
         print(f"{run.name} {start}, {total_steps} steps in all; {run.path}", flush=True)
         if (kernels := run.identity.get("kernels", "eager")) != "eager":
             print(f"kernels: {kernels}", flush=True)
+        if (recompute := run.identity.get("recompute", "none")).startswith("blocks"):
+            print(f"recompute: {recompute}", flush=True)
         terminal = sys.stdout.terminal if isinstance(sys.stdout, Tee) else sys.stdout
         if is_live(terminal):
             self._bar = _Bar.start(terminal, total_steps, resumed_at)

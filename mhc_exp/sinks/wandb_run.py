@@ -14,7 +14,7 @@ from mhc_exp.environment import environment
 EXIT_CODES = {"done": 0, "diverged": 3, "interrupted": 130}
 """What W&B shows as the end of the run; anything else is 1."""
 IDENTITY = (
-    *("config_hash", "git", "versions", "device", "kernels", "initial_weights", "hostname", "created"),
+    *("config_hash", "git", "versions", "device", "kernels", "recompute", "initial_weights", "hostname", "created"),
     *(
         "sweep",
         "vocab_size",

@@ -7,6 +7,7 @@ Axes: B batch, T time, N = B*T tokens, S streams, C width. Coefficients are floa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from mhc_exp.config.variants import Gate, Streams
 from mhc_exp.topology.layout import NORM_EPS, connections, layout, mixing_share, parameter_shapes, readout_shapes
 from mhc_exp.torch.expansion import Expand
 from mhc_exp.torch.kernels.eager import Eager, MixFunction
+from mhc_exp.torch.recompute import in_blocks
 from mhc_exp.torch.wiring import (
     Branch,
     Coefficients,
@@ -27,6 +29,9 @@ from mhc_exp.torch.wiring import (
     with_residuals,
 )
 
+Step = tuple["HyperConnection", Branch, Coefficients | None]
+"""A connection, what it wraps, and what is known of its coefficients."""
+
 
 class HyperStreams(nn.Module):
     """n streams: expand, one connection per sublayer (or block), reduce."""
@@ -36,6 +41,8 @@ class HyperStreams(nn.Module):
         self.variant = variant
         self.kernels: Eager = Eager()
         """The tier that computes the connections; mhc_exp.torch.kernels.choice puts a faster one here."""
+        self.recompute: int | None = None
+        """Connections per block that is computed again for its gradients; torch.recompute.install sets it."""
         self.expand = Expand(variant.expand, variant.streams, width)
         count = connections(variant, depth)
         share = mixing_share(variant.mix, count)
@@ -49,22 +56,37 @@ class HyperStreams(nn.Module):
         branches: Sequence[Branch] = sublayers
         if self.variant.site == "block":
             branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
-        streams, waiting = self.expand(x.reshape(-1, width)), None
-        known = self.kernels.prepare(self.connections)
-        for connection, branch, prepared in zip(self.connections, branches, known, strict=True):
+        streams = self.expand(x.reshape(-1, width))
+        steps = list(zip(self.connections, branches, self.kernels.prepare(self.connections), strict=True))
+        length = self.recompute if observe is None else None  # an observer sees every connection once
+        run = partial(self.connect, (batch, time), observe)
+        streams, waiting = in_blocks(run, steps, length, streams, None)
+        return self.reduce(streams, waiting).view(batch, time, width)
+
+    def connect(
+        self,
+        grid: tuple[int, int],
+        observe: Observer | None,
+        steps: Sequence[Step],
+        streams: Tensor,
+        waiting: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The streams [N, S, C] after these connections of B x T tokens, and the read weights [S, N] that are due next
+        where connections predict those of the one after them.
+        """
+        for connection, branch, prepared in steps:
             if self.variant.read_from == "current":
-                predicted, u, streams = self.kernels.enter(connection, streams, prepared)
-                coefficients = predicted
+                coefficients, u, streams = self.kernels.enter(connection, streams, prepared)
             else:
                 predicted, streams = self.kernels.predict(connection, streams, prepared)
                 coefficients = predicted._replace(read=_first(predicted.read) if waiting is None else waiting)
                 u, streams = self.kernels.read(streams, coefficients.read)
-            y = branch(u.view(batch, time, width))
-            streams = self.kernels.write(streams, y.reshape(-1, width), coefficients)
-            waiting = predicted.read
+                waiting = predicted.read
+            y = branch(u.view(*grid, -1))
+            streams = self.kernels.write(streams, y.flatten(0, 1), coefficients)
             if observe is not None:
                 observe(coefficients, streams)
-        return self.reduce(streams, waiting).view(batch, time, width)
+        return streams, waiting
 
     def reduce(self, x: Tensor, waiting: Tensor | None) -> Tensor:
         """[N, S, C] -> [N, C]; `waiting` are the read weights [S, N] that the last connection predicted."""

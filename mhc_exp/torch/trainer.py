@@ -18,14 +18,17 @@ from torch.nn import functional
 
 from mhc_exp.allocator import keep_freed_memory
 from mhc_exp.body.parameters import initial_parameters, is_connection
+from mhc_exp.config.machine import memory_bytes
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Batch
+from mhc_exp.planning.recompute import decide
 from mhc_exp.threads import thread_count, usable_cpus
 from mhc_exp.topology import families
 from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
 from mhc_exp.torch.diagnosis import diagnose
 from mhc_exp.torch.kernels.choice import choose, install
 from mhc_exp.torch.model import Transformer
+from mhc_exp.torch.recompute import install as install_recompute
 from mhc_exp.torch.wiring import Observer, SourceObserver
 from mhc_exp.training.groups import groups
 from mhc_exp.training.sampling import generate, step_seed
@@ -43,6 +46,9 @@ class TorchTrainer:
         choice = choose(config, self.accelerator)
         install(self.model.topology, choice.tier)
         self.kernels = choice.text
+        recompute = decide(config, vocab_size, choice.tier.name == "native", self._memory())
+        install_recompute(self.model.topology, recompute.length)
+        self.recompute = recompute.text
         self.parameters = dict(self.model.named_parameters())
         self._assign(self.parameters, initial_parameters(config, vocab_size))
         sizes = {name: parameter.numel() for name, parameter in self.parameters.items()}
@@ -76,6 +82,12 @@ class TorchTrainer:
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cuda.matmul.allow_tf32 = self.config.backend.tf32
             torch.backends.cudnn.allow_tf32 = self.config.backend.tf32
+
+    def _memory(self) -> int | None:
+        """Bytes of the device."""
+        if self.accelerator.type == "cuda":
+            return torch.cuda.get_device_properties(self.accelerator).total_memory
+        return memory_bytes()
 
     def _precision(self) -> contextlib.AbstractContextManager:
         if self.config.backend.dtype == "bfloat16":

@@ -52,6 +52,8 @@ class Trainer(Protocol):
     body_parameters: int
     kernels: str
     """For people: which tier computes the connections, and what of them (`native: read, write, coefficients`)."""
+    recompute: str
+    """For people: whether activations are computed again for the backward pass, and how much memory that saves."""
 
     @property
     def device(self) -> str:

@@ -86,6 +86,7 @@ def test_the_shell_is_offered_commands_beside_overrides(offers) -> None:
     assert {"train", "training="} <= {*offers("mhc-exp tr")}
     assert "variant=mhc" in offers("mhc-exp train variant=mh")
     assert not {*COMMANDS} & {*offers("mhc-exp train ")}
+    assert "variant=mhc" in offers("mhc-exp plan variant=mh")
 
 
 def test_the_shell_is_offered_runs_after_a_command(offers, monkeypatch: pytest.MonkeyPatch) -> None:
