@@ -12,7 +12,8 @@ from mhc_exp.config.variants import Streams
 from mhc_exp.topology import families
 from mhc_exp.torch.kernels.build import Unavailable
 from mhc_exp.torch.kernels.eager import Eager
-from mhc_exp.torch.kernels.native import Native, normalises, predicts
+from mhc_exp.torch.kernels.fused import normalises, predicts
+from mhc_exp.torch.kernels.native import Native
 
 
 @dataclass(frozen=True)
