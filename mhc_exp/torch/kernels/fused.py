@@ -128,7 +128,8 @@ class Predicted(NamedTuple):
 class Fused(Eager):
     """A tier around a set of kernels."""
 
-    kernels: Kernels
+    def __init__(self, kernels: Kernels):
+        self.kernels = kernels
 
     def predict(
         self, connection: HyperConnection, x: Tensor, known: Coefficients | None

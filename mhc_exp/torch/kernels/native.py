@@ -23,7 +23,7 @@ class Native(Fused):
 
     def __init__(self, variant: Streams):
         self.library = library(variant.streams)
-        self.kernels = CKernels(self.library)
+        super().__init__(CKernels(self.library))
 
 
 class CKernels:
