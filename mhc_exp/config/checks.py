@@ -21,7 +21,7 @@ from mhc_exp.planning.recompute import layers_of, obstacle
 from mhc_exp.topology import families
 
 NATIVE_STREAMS = range(2, 9)
-"""Numbers of streams that the C kernels (mhc_exp/torch/kernels) are written for."""
+"""Numbers of streams that the native kernels (mhc_exp/torch/kernels) are written for."""
 
 ABSURD_MEMORY = 50
 """A run that would need this many times the machine's memory is a slip of the keyboard, not an experiment."""
@@ -91,8 +91,14 @@ def _backend(config: Config) -> Iterator[Problem]:
 
 def _native_kernels(config: Config, backend: str) -> Iterator[Problem]:
     variant, connection = config.variant, families.connection(config.variant)
-    if backend != "cpu":
-        yield Problem("backend.kernels", f"native is for backend=cpu, not {backend}; type backend.kernels=auto")
+    if backend == "mlx":
+        yield Problem("backend.kernels", "native is for backend=cpu or cuda, not mlx; type backend.kernels=auto")
+    if backend == "cuda" and not machine.installed("triton"):
+        yield Problem(
+            "backend.kernels",
+            "native on cuda needs the package triton, which is not installed; type: pip install triton, "
+            "or type backend.kernels=auto",
+        )
     if connection is None:
         yield Problem(
             "backend.kernels",

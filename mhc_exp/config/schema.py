@@ -26,8 +26,9 @@ class Backend:
     threads: Positive | None
     """CPU threads of the worker; null means one below width 256, else every core this process may use."""
     kernels: Literal["auto", "native", "eager"] = "auto"
-    """Who computes the connections: C kernels compiled at first use (native, on a CPU), the framework's own operations
-    (eager), or the faster one of those that are exact for this wiring and machine. The run's log says which."""
+    """Who computes the connections: kernels compiled at first use (native: C on a CPU, Triton on cuda), the framework's
+    own operations (eager), or the faster one of those that are exact for this wiring and machine. The run's log says
+    which."""
 
 
 @dataclass(frozen=True)

@@ -11,102 +11,36 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import CASES, TOLERANCE, compared, step, variant_of
 from torch import Tensor
 
+from mhc_exp.config import machine
 from mhc_exp.config.build import as_mapping
 from mhc_exp.config.build import build as build_config
 from mhc_exp.config.checks import check
 from mhc_exp.config.compose import compose
 from mhc_exp.config.naming import config_hash
-from mhc_exp.config.variants import Streams
 from mhc_exp.data import make_task
 from mhc_exp.data.task import Batch
-from mhc_exp.torch.kernels import build, native
+from mhc_exp.torch.kernels import build, gpu, native
+from mhc_exp.torch.kernels.choice import choose
 from mhc_exp.torch.kernels.eager import Eager
 from mhc_exp.torch.kernels.native import Native
+from mhc_exp.torch.kernels.proof import difference
 from mhc_exp.torch.streams import HyperConnection
 from mhc_exp.torch.trainer import TorchTrainer
 from mhc_exp.training.backends import BackendMissing, make_trainer
 
-TOLERANCE = 2e-6
-"""Largest error over the largest entry, float32 against float64."""
-
-CASES = {
-    "mhc": ["variant=mhc"],
-    "mhc static": ["variant=mhc", "variant.coefficients=static"],
-    "columns last": ["variant=mhc", "variant.mix.order=columns_last", "variant.mix.apply=transposed"],
-    "one iteration": ["variant=mhc", "variant.mix.iterations=1"],
-    "softmax start, rows last": ["variant=deepseek_v4", "variant.mix.order=rows_last"],
-    "identity_hc": ["variant=identity_hc"],
-    "identity static": ["variant=identity_hc", "variant.coefficients=static"],
-    "deepseek_v4": ["variant=deepseek_v4"],
-    "deepseek_v41": ["variant=deepseek_v41"],
-    "hc": ["variant=hc"],
-    "oHC": ["variant=ohc"],
-}
-
-
-def _variant(case: str, streams: int) -> Streams:
-    variant = compose([*CASES[case], "backend=cpu"]).variant
-    assert isinstance(variant, Streams)
-    return variant if case == "oHC" else dataclasses.replace(variant, streams=streams)
-
-
-def _step(tier: Eager, connection: HyperConnection, x: Tensor, waiting: Tensor | None) -> list[Tensor]:
-    """One connection around F(u) = sin u: the new streams, and everything that may be used elsewhere."""
-    known = tier.prepare([connection])[0]
-    if waiting is None:
-        coefficients, u, x = tier.enter(connection, x, known)
-    else:
-        coefficients, x = tier.predict(connection, x, known)
-        u, x = tier.read(x, waiting)
-    streams = tier.write(x, torch.sin(u), coefficients)
-    return [streams, u, *(part for part in coefficients if part is not None)]
-
-
-def _compared(
-    case: str, streams: int, width: int, tokens: int, seed: int, spread: float = 1.0, tier: type[Eager] | None = None
-) -> float:
-    """The largest relative error of outputs and gradients in float32: of the native tier, or of another."""
-    variant = _variant(case, streams)
-    reads_previous = variant.read_from == "previous"
-
-    def run(tier: Eager, dtype: torch.dtype) -> list[Tensor]:
-        own = np.random.default_rng(seed + 1)
-
-        def tensor(*shape: int, scale: float = 1.0) -> Tensor:
-            return torch.tensor(scale * own.standard_normal(shape), dtype=dtype)
-
-        connection = HyperConnection(variant, width).to(dtype)
-        with torch.no_grad():
-            for name, parameter in connection.named_parameters():
-                scale = (streams * width) ** -0.5 if name == "weight" else 1.0
-                parameter.copy_(tensor(*parameter.shape, scale=scale * spread))
-        x = tensor(tokens, variant.streams, width).requires_grad_()
-        waiting = tensor(variant.streams, tokens).requires_grad_() if reads_previous else None
-        outputs = _step(tier, connection, x, waiting)
-        loss = sum((output * tensor(*output.shape)).sum() for output in outputs)
-        leaves = [x, *connection.parameters(), *([] if waiting is None else [waiting])]
-        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)  # type: ignore[arg-type]
-        return [value.detach().double() for value in (*outputs, *gradients)]
-
-    expected, found = run(Eager(), torch.float64), run(tier() if tier else Native(variant), torch.float32)
-    errors = []
-    for e, f in zip(expected, found, strict=True):
-        assert e.shape == f.shape
-        errors.append(float((e - f).abs().max() / e.abs().max().clamp(min=1e-3)))
-    return max(errors)
-
 
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_gradients_equal_the_eager_tier(case: str):
-    assert _compared(case, streams=4, width=96, tokens=50, seed=0) < TOLERANCE
+    assert compared(case, streams=4, width=96, tokens=50, seed=0) < TOLERANCE
 
 
 @pytest.mark.parametrize("streams", range(2, 9))
 def test_any_number_of_streams(streams: int):
-    assert _compared("mhc", streams, width=33, tokens=17, seed=streams) < TOLERANCE
-    assert _compared("mhc static", streams, width=33, tokens=17, seed=streams) < TOLERANCE
+    assert compared("mhc", streams, width=33, tokens=17, seed=streams) < TOLERANCE
+    assert compared("mhc static", streams, width=33, tokens=17, seed=streams) < TOLERANCE
 
 
 @settings(max_examples=30, deadline=None)
@@ -118,20 +52,22 @@ def test_any_number_of_streams(streams: int):
     seed=st.integers(0, 1000),
 )
 def test_any_shape(case: str, streams: int, width: int, tokens: int, seed: int):
-    found = _compared(case, streams, width, tokens, seed)
+    found = compared(case, streams, width, tokens, seed)
     if found > TOLERANCE:  # numbers that float32 cannot tell apart: then PyTorch's own operations err as much
-        assert found < 4 * _compared(case, streams, width, tokens, seed, tier=Eager)
+        assert found < 4 * compared(case, streams, width, tokens, seed, tier=lambda _: Eager())
 
 
 def test_usual_errors_are_those_of_single_precision():
-    errors = [_compared(case, 4, 32 + seed, 20 + seed, seed) for case in CASES for seed in range(4)]
+    errors = [compared(case, 4, 32 + seed, 20 + seed, seed) for case in CASES for seed in range(4)]
     assert np.median(errors) < 1e-6
 
 
 @pytest.mark.parametrize("case", ["mhc", "softmax start, rows last", "deepseek_v4"])
 def test_far_apart_logits(case: str):
     """Logits hundreds apart: rows of the first matrix are below the smallest float, and nothing may become NaN."""
-    found, usual = (_compared(case, 4, width=16, tokens=40, seed=3, spread=60.0, tier=t) for t in (None, Eager))
+    found, usual = (
+        compared(case, 4, width=16, tokens=40, seed=3, spread=60.0, tier=t) for t in (Native, lambda _: Eager())
+    )
     assert found < max(TOLERANCE, 10 * usual)  # scalings cancel a little more than matrices do
 
 
@@ -143,18 +79,18 @@ def test_kernels_for_other_instruction_sets(flags: tuple[str, ...], tmp_path: Pa
     path = build.compile_kernels(build.compiler(), 4, tmp_path, "other", [flags])
     monkeypatch.setattr(native, "library", lambda streams: build.Library(path))
     for case in ("mhc", "mhc static", "identity_hc", "deepseek_v4"):
-        assert _compared(case, streams=4, width=39, tokens=21, seed=5) < TOLERANCE
+        assert compared(case, streams=4, width=39, tokens=21, seed=5) < TOLERANCE
 
 
 def test_the_same_bits_every_time_and_nearly_the_same_with_two_threads():
     def gradient() -> Tensor:
         random = torch.Generator().manual_seed(0)
         x = torch.randn(500, 4, 40, generator=random).requires_grad_()
-        variant = _variant("mhc", 4)
+        variant = variant_of("mhc", 4)
         connection = HyperConnection(variant, 40)
         with torch.no_grad():
             connection.weight.copy_(0.1 * torch.randn(connection.weight.shape, generator=random))
-        streams = _step(Native(variant), connection, x, None)[0]
+        streams = step(Native(variant), connection, x, None)[0]
         found = torch.autograd.grad(streams.square().sum(), [x, connection.weight])
         return torch.cat([part.flatten() for part in found])
 
@@ -171,17 +107,17 @@ def test_the_same_bits_every_time_and_nearly_the_same_with_two_threads():
 
 
 def test_a_nan_reaches_what_it_touches_and_nothing_else():
-    variant = _variant("mhc", 4)
+    variant = variant_of("mhc", 4)
     x = torch.ones(40, 4, 20)
     x[3, 1, 2] = float("nan")
-    streams = _step(Native(variant), HyperConnection(variant, 20), x, None)[0].detach()
+    streams = step(Native(variant), HyperConnection(variant, 20), x, None)[0].detach()
     assert streams[3].isnan().all()
     assert not streams[:3].isnan().any()
     assert not streams[4:].isnan().any()
 
 
 def test_other_precisions_are_refused():
-    variant = _variant("mhc", 4)
+    variant = variant_of("mhc", 4)
     with pytest.raises(TypeError, match=r"float32 tensors on the CPU, not torch.float64"):
         Native(variant).read(torch.ones(2, 4, 3, dtype=torch.float64), torch.ones(4, 2))
 
@@ -254,7 +190,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     ("overrides", "message"),
     [
         (["variant=baseline", "backend=cpu"], "baseline is one of residual; type backend.kernels=auto"),
-        (["variant=mhc", "backend=mlx"], "native is for backend=cpu, not mlx"),
+        (["variant=mhc", "backend=mlx"], "native is for backend=cpu or cuda, not mlx"),
         (["variant=mhc", "variant.streams=9", "backend=cpu"], "native is for 2 to 8 streams, not 9"),
     ],
 )
@@ -269,3 +205,22 @@ def test_asking_for_a_tier_by_name_is_a_run_of_its_own_and_auto_is_not():
     mapping = as_mapping(auto)
     del mapping["backend"]["kernels"]  # a run that was made before there were tiers
     assert config_hash(build_config(mapping)) == config_hash(auto)
+
+
+def test_on_cuda_without_triton_the_run_says_so_and_is_eager(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "installed", lambda package: package != "triton")
+    auto, native_one = (compose(["variant=mhc", "backend=cpu", f"backend.kernels={k}"]) for k in ("auto", "native"))
+    assert choose(auto, torch.device("cuda")).text == "eager: the package triton is not installed"
+    with pytest.raises(build.Unavailable, match="the package triton is not installed"):
+        choose(native_one, torch.device("cuda"))
+    on_cuda = dataclasses.replace(native_one, backend=dataclasses.replace(native_one.backend, name="cuda"))
+    assert "type: pip install triton, or type backend.kernels=auto" in "\n".join(map(str, check(on_cuda)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_proves_a_tier_sees_one_that_is_wrong(case: str, monkeypatch: pytest.MonkeyPatch):
+    variant, device = variant_of(case, 4), torch.device("cpu")
+    assert difference(Native(variant), variant, device) < gpu.TOLERANCE
+    right = Eager.write
+    monkeypatch.setattr(Eager, "write", lambda self, x, y, coefficients: right(self, x, 1.001 * y, coefficients))
+    assert difference(Native(variant), variant, device) > gpu.TOLERANCE

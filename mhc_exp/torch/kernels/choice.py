@@ -12,7 +12,9 @@ from mhc_exp.config.variants import Streams
 from mhc_exp.topology import families
 from mhc_exp.torch.kernels.build import Unavailable
 from mhc_exp.torch.kernels.eager import Eager
-from mhc_exp.torch.kernels.native import Native, normalises, predicts
+from mhc_exp.torch.kernels.fused import normalises, predicts
+from mhc_exp.torch.kernels.gpu import Triton
+from mhc_exp.torch.kernels.native import Native
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ def install(topology: nn.Module, tier: Eager) -> None:
 
 
 def _native(connection: Streams, device: torch.device) -> Choice:
+    if device.type == "cuda":
+        return Choice(Triton(connection, device), f"native (Triton): {_description(connection)}")
     if device.type != "cpu":
-        raise Unavailable("the native kernels are for CPUs")
+        raise Unavailable("the native kernels are for CPUs and CUDA")
     tier = Native(connection)
     return Choice(
         tier, f"native: {_description(connection)}{'' if tier.library.threaded else ', one thread (no OpenMP)'}"
