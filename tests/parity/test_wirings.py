@@ -25,10 +25,7 @@ def problem(request):
 
 
 def in_double(config, values):
-    trainer = cases.with_weights(cases.torch_trainer(config), values)
-    trainer.model.double()
-    trainer.parameters = dict(trainer.model.named_parameters())
-    return trainer
+    return cases.to_double(cases.with_weights(cases.torch_trainer(config), values))
 
 
 def reference_loss(config, values, batch):
