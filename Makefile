@@ -62,12 +62,12 @@ independent: dev
 	$(PIP_INSTALL) --no-deps --target $(VENV)/independent -r tests/independent/requirements.txt
 	PYTHONPATH=$(VENV)/independent $(BIN)/python -m pytest -m independent tests/independent
 
-# Linux only, and no GPU needed. On a machine with one: python -m pytest -m triton tests/triton
+# Linux only, and no GPU needed. On a machine with one: python -m pytest -m triton tests/triton_tier
 triton: $(VENV)/triton/.installed
-	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -m triton tests/triton
+	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -m triton tests/triton_tier
 
-$(VENV)/triton/.installed: tests/triton/requirements.txt | dev
-	$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/triton -r tests/triton/requirements.txt
+$(VENV)/triton/.installed: tests/triton_tier/requirements.txt | dev
+	$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/triton -r tests/triton_tier/requirements.txt
 	@touch $@
 
 lint: dev

@@ -75,7 +75,8 @@ def flops_per_token(variant: Sparse, width: int, depth: int) -> float:
     """Forward FLOPs per token of the wiring: norms, projections, chart, read of all, mix and write of the active."""
     streams, active = variant.streams, variant.active
     scores = streams + (streams - variant.fixed if routed(variant) else 0)
-    predict = (2 * scores + 6) * streams * width + (2 * (active + mix_logits(variant)) + 3) * active * width
+    norms = 6 if routed(variant) else 3
+    predict = (2 * scores + norms) * streams * width + (2 * (active + mix_logits(variant)) + 3) * active * width
     predict += CHARTS[variant.mix.chart].flops(active, variant.mix)
     mixing = 0 if variant.mix.chart == "identity" else 2 * active**2 * width
     apply = 2 * streams * width + mixing + 2 * active * width

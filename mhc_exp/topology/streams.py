@@ -28,9 +28,16 @@ def body_scale(variant: Streams, depth: int) -> BodyScale:
 
 
 def flops_per_token(variant: Streams, width: int, depth: int) -> float:
-    """Forward FLOPs per token of the wiring: its connections and the expansion."""
+    """Forward FLOPs per token of the wiring: its connections, the expansion and a weighted read-out."""
     scaling = expansion_flops(variant.expand, variant.streams, width)
-    return connections(variant, depth) * connection_flops(variant, width) + scaling
+    return connections(variant, depth) * connection_flops(variant, width) + scaling + readout_flops(variant, width)
+
+
+def readout_flops(variant: Streams, width: int) -> float:
+    """Of `reduce=head` its norm, projection and sum, of `last_read` the sum; plain sums and means are not counted."""
+    streams = variant.streams
+    head = (2 * streams + 3) * streams * width if variant.reduce == "head" else 0
+    return head + (2 * streams * width if variant.reduce in ("head", "last_read") else 0)
 
 
 def connection_flops(variant: Streams, width: int) -> float:

@@ -23,6 +23,8 @@ CASES = {
     "mhc static": ["variant=mhc", "variant.coefficients=static"],
     "columns last": ["variant=mhc", "variant.mix.order=columns_last", "variant.mix.apply=transposed"],
     "one iteration": ["variant=mhc", "variant.mix.iterations=1"],
+    "gates with eps": ["variant=mhc", "variant.read.eps=0.5", "variant.write.eps=0.25"],
+    "softmax start without eps": ["variant=deepseek_v4", "variant.mix.eps=0.0"],
     "softmax start, rows last": ["variant=deepseek_v4", "variant.mix.order=rows_last"],
     "identity_hc": ["variant=identity_hc"],
     "identity static": ["variant=identity_hc", "variant.coefficients=static"],

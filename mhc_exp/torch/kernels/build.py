@@ -7,6 +7,7 @@ Nothing is downloaded, and no compiler means `Unavailable` with the reason.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import hashlib
 import itertools
@@ -63,7 +64,10 @@ def library(streams: int) -> Library:
     program, directory = compiler(), cache_directory()
     key = _key(program, streams)
     for kept in directory.glob(f"{key}*.so"):
-        return _loaded(kept)
+        try:
+            return Library(kept)
+        except OSError:  # damaged: made again
+            kept.unlink(missing_ok=True)
     return _loaded(compile_kernels(program, streams, directory, key, _CPU_FLAGS))
 
 
@@ -74,6 +78,8 @@ def cache_directory() -> Path:
     directory = Path(chosen or Path(root) / "mhc_exp").expanduser() / "kernels"
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise Unavailable(
             f"{directory} cannot be written ({error.strerror}); set MHC_CACHE to a directory that can"
@@ -85,14 +91,24 @@ def compiler() -> Path:
     """$CC, or the system's compiler. Raises Unavailable."""
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and (found := shutil.which(name)):
-            return Path(found).resolve()
+            return Path(found)  # not resolved: ccache goes by the name it is called
     raise Unavailable("there is no C compiler (looked for $CC, cc, gcc and clang)")
 
 
 def _key(program: Path, streams: int) -> str:
     """Name of the compiled file: everything that decides what is in it."""
-    status = program.stat()
-    identity = [str(program), str(status.st_size), str(status.st_mtime_ns), *FLAGS, platform.machine(), _cpu()]
+    real = program.resolve()
+    status = real.stat()
+    flags = [*FLAGS, *itertools.chain(*_CPU_FLAGS, *_THREAD_FLAGS)]
+    identity = [
+        str(program),
+        str(real),
+        str(status.st_size),
+        str(status.st_mtime_ns),
+        *flags,
+        platform.machine(),
+        _cpu(),
+    ]
     hashed = hashlib.sha256("\n".join(identity).encode())
     for name in (_HEADER, *SOURCES):
         hashed.update(_source(name))

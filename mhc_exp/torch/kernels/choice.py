@@ -63,5 +63,5 @@ def _description(variant: Streams) -> str:
     if variant.coefficients == "dynamic":
         (own if predicts(variant) else rest).append("coefficients")
     if variant.mix.chart not in ("identity", "free"):
-        (own if normalises(variant.mix) and variant.mix.budget is None else rest).append(f"chart {variant.mix.chart}")
+        (own if normalises(variant.mix) else rest).append(f"chart {variant.mix.chart}")
     return ", ".join(own) + (f"; {' and '.join(rest)} by PyTorch" if rest else "")

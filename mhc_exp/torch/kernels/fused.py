@@ -33,9 +33,14 @@ def predicts(variant: Streams) -> bool:
     )
 
 
+SMALLEST_EPS = 1e-12
+"""From here on the softmax start hides entries that are too small for the kernels' exponential (1e-38)."""
+
+
 def normalises(spec: Mix) -> bool:
     """Whether the kernels compute this chart; others are PyTorch's."""
-    return spec.chart == "sinkhorn" and spec.solver == "iterations" and (spec.start == "softmax" or spec.eps == 0)
+    alternates = spec.chart == "sinkhorn" and spec.solver == "iterations" and spec.budget is None
+    return alternates and (spec.eps == 0 if spec.start == "exp" else spec.eps >= SMALLEST_EPS)
 
 
 START_EXP, START_COLUMN_SOFTMAX, START_ROW_SOFTMAX = range(3)

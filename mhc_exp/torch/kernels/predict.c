@@ -4,7 +4,7 @@
 enum { BLOCK = 4, COLUMNS = 4, CHUNK = BLOCK * LANES, TOKENS = LANES / COLUMNS };
 // Projections work on TOKENS x COLUMNS sums at once (they fill one vector in the end) and on chunks of BLOCK vectors.
 
-// Where everything of a dynamic connection lies; mirrored by native.Prediction.
+// Where everything of a dynamic connection lies; mirrored by native._Spec.
 typedef struct {
   long N, C, P;              // tokens, channels, coefficients: read S, write S, logits of the mixing P - 2S
   int read, write;           // 0 linear, 1 sigmoid, 2 twice the sigmoid

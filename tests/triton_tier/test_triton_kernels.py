@@ -1,6 +1,6 @@
 """The Triton kernels answer to the eager tier in float64: in Triton's interpreter (`make triton`), or on a GPU.
 
-On a machine with a GPU and Triton: python -m pytest -m triton tests/triton
+On a machine with a GPU and Triton: python -m pytest -m triton tests/triton_tier
 """
 
 from __future__ import annotations
