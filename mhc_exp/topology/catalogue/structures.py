@@ -54,7 +54,7 @@ ENTRIES = (
         state="h [B, T, m, C/m]: as wide as the body",
         open_choices=(
             "Norm of the fractions: LayerNorm with weight and bias, as in the paper's pseudocode; eps 1e-6.",
-            "Read and write weights in diagnoses are lengths over the m parts; a cosine between parts would compare channels.",
+            "Read and write weights in diagnoses are lengths over the m parts; cosines are not reported.",
         ),
         checked_against="HyperConnections of hyper-connections 0.4.11, of whose write the paper has the diagonal",
     ),
