@@ -61,6 +61,7 @@ class NumpyTrainer:
     device = "numpy"
     connection_parameters = 0
     kernels = "eager"
+    recompute = "none"
     body_parameters = 4
 
     def __init__(self, config, vocab_size: int) -> None:

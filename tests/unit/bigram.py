@@ -55,6 +55,7 @@ class BigramTrainer:
     body_parameters = VOCABULARY * VOCABULARY
     connection_parameters = 0
     kernels = "eager"
+    recompute = "none"
 
     def __init__(self, config: Config, streams: bool = False) -> None:
         self.config, self.streams = config, streams
