@@ -56,11 +56,13 @@ class HyperStreams(nn.Module):
         branches: Sequence[Branch] = sublayers
         if self.variant.site == "block":
             branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
-        streams = self.expand(x.reshape(-1, width))
         steps = list(zip(self.connections, branches, self.kernels.prepare(self.connections), strict=True))
-        length = self.recompute if observe is None else None  # an observer sees every connection once
-        run = partial(self.connect, (batch, time), observe)
-        streams, waiting = in_blocks(run, steps, length, streams, None)
+        if self.recompute is None or observe is not None:  # an observer sees every connection once
+            # No name for the first streams: it would keep them as long as the last ones.
+            streams, waiting = self.connect((batch, time), observe, steps, self.expand(x.reshape(-1, width)), None)
+        else:
+            run = partial(self.connect, (batch, time), observe)
+            streams, waiting = in_blocks(run, steps, self.recompute, self.expand(x.reshape(-1, width)), None)
         return self.reduce(streams, waiting).view(batch, time, width)
 
     def connect(
