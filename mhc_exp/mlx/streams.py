@@ -40,14 +40,16 @@ class HyperStreams(nn.Module):
         branches: Sequence[Branch] = sublayers
         if self._variant.site == "block":
             branches = [with_residuals(pair) for pair in zip(sublayers[::2], sublayers[1::2], strict=True)]
-        streams = self.expand(x.reshape(-1, width))
         known, per = prepared(self.connections), len(sublayers) // len(self.connections)
         wrapped = [tuple(sublayers[per * k : per * (k + 1)]) for k in range(len(branches))]
         parts = zip(self.connections, wrapped, branches, known, strict=True)
         steps = [Step((one, *own), branch, static) for one, own, branch, static in parts]
-        length = self._recompute if observe is None else None  # an observer sees every connection once
-        run = partial(self.connect, (batch, time), observe)
-        streams, waiting = in_blocks(run, steps, length, streams, None)
+        if self._recompute is None or observe is not None:  # an observer sees every connection once
+            # No name for the first streams: it would keep them as long as the last ones.
+            streams, waiting = self.connect((batch, time), observe, steps, self.expand(x.reshape(-1, width)), None)
+        else:
+            run = partial(self.connect, (batch, time), observe)
+            streams, waiting = in_blocks(run, steps, self._recompute, self.expand(x.reshape(-1, width)), None)
         return self.reduce(streams, waiting).reshape(batch, time, width)
 
     def connect(
