@@ -60,14 +60,15 @@ def measure(opened: Opened) -> Measured:
         device=opened.trainer.device,
         tokens=batch.inputs.size,
         reads=found.reads,
-        labels=[_label(read.place, 2 * opened.config.depth) for read in found.reads],
+        labels=[label(read.reader, 2 * opened.config.depth) for read in found.reads],
         weights=reads.table(found.reads, found.weights),
         lines=lines,
     )
 
 
-def _label(place: int, end: int) -> str:
-    return "head" if place == end else f"{('attention', 'mlp')[place % 2]} {place // 2}"
+def label(reader: int, end: int) -> str:
+    """What sublayer number `reader` is; `end` is the head."""
+    return "head" if reader == end else f"{('attention', 'mlp')[reader % 2]} {reader // 2}"
 
 
 def text(measured: Measured) -> str:

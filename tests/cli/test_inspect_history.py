@@ -22,12 +22,12 @@ TEXT = "What was said first is read again, and what was said last is read at onc
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with text.txt and the runs `attnres` and `muddformer`, to be copied."""
+    """A directory with text.txt and the runs `attnres`, `muddformer` and `history`, to be copied."""
     root = tmp_path_factory.mktemp("trained")
     (root / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for variant in ("attnres", "muddformer"):
+        for variant in ("attnres", "muddformer", "history"):
             words = ["dataset=text", "dataset.path=text.txt", f"variant={variant}", "training=smoke", "tracking=local"]
             steps = ["training.steps=4", "training.metrics_every=2", "training.eval_batches=3", f"name={variant}"]
             result = launch(compose([*words, *SIZES, *steps]), sweep=None, command=["mhc-exp"], multirun=False)
@@ -63,6 +63,13 @@ def test_inspect_prints_a_line_per_read_and_draws_two_pictures(door: Door) -> No
     assert lines[0][2:] == ["-", "0.000", "1.000", "0.000", "-"], "a single source is read as it is"
     assert sorted(path.name for path in Path("pictures").iterdir()) == PICTURES
     assert all((Path("pictures") / name).stat().st_size > 5000 for name in PICTURES)
+
+
+def test_a_sum_that_makes_the_next_state_is_named_after_who_reads_that_state(door: Door) -> None:
+    lines = table(door("inspect", "history").out)
+    assert [line[:2] for line in lines] == [
+        ["0 mlp 0", "1"], ["1 attention 1", "2"], ["2 mlp 1", "3"], ["3 head", "4"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["attnres", "muddformer"])

@@ -20,7 +20,8 @@ def reads(variant: History, depth: int) -> list[Read]:
     counts as made when its place in the memory says.
     """
     return [
-        Read(place, tuple(place - age for age in range(count))) for place, count in enumerate(states(variant, depth))
+        Read(place, tuple(place - age for age in range(count)), ahead=1)
+        for place, count in enumerate(states(variant, depth))
     ]
 
 

@@ -18,6 +18,13 @@ class Read(NamedTuple):
     """Where it is taken."""
     sources: tuple[int, ...]
     """Where each source was made, in the order of its weights; a sum of outputs counts as its newest one."""
+    ahead: int = 0
+    """Sublayers that run before the sum is read: 1 if it makes the next state rather than this one."""
+
+    @property
+    def reader(self) -> int:
+        """The sublayer that runs on from the sum, counted from 0; 2L is the head."""
+        return self.place + self.ahead
 
 
 def shares(weights: np.ndarray) -> np.ndarray:
