@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Batch, Task
 from mhc_exp.training.trainer import Evaluation
 
 DIAGNOSIS_TOKENS = 512
-"""Tokens of the diagnosis batch, about: gains are per-token quantities whose maximum settles within a few hundred."""
+"""Tokens of the diagnosis batch, at most: gains are per-token quantities whose maximum settles within a few hundred."""
 
 
 def held_out(config: Config, task: Task) -> list[Batch]:
@@ -19,9 +21,10 @@ def held_out(config: Config, task: Task) -> list[Batch]:
 
 
 def diagnosis_batch(batches: list[Batch]) -> Batch:
-    """The first held-out sequences, DIAGNOSIS_TOKENS tokens or one sequence."""
-    first = batches[0]
-    return _rows(first, 0, max(1, DIAGNOSIS_TOKENS // first.inputs.shape[1]))
+    """The first held-out sequences, from as many batches as it takes: DIAGNOSIS_TOKENS tokens at most, or one sequence."""
+    rows = max(1, DIAGNOSIS_TOKENS // batches[0].inputs.shape[1])
+    joined = Batch(*map(np.concatenate, zip(*batches[:rows], strict=True)))
+    return _rows(joined, 0, rows)
 
 
 def columns(evaluation: Evaluation, task: Task) -> dict[str, float]:

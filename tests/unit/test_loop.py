@@ -316,6 +316,22 @@ def test_the_diagnosis_batch_is_small_but_never_empty() -> None:
     assert evaluation.diagnosis_batch(short).inputs.size == evaluation.DIAGNOSIS_TOKENS
 
 
+@pytest.mark.parametrize("size", [1, 3, 8, 100])
+def test_the_diagnosis_batch_is_the_first_tokens_however_they_are_batched(size: int) -> None:
+    """Six sequences of 80 tokens fit; microbatches may be smaller, and the last one may be a rest."""
+    whole = CountingTask(length=80).validation(1, 100)[0]
+    parts = [Batch(*(array[start : start + size] for array in whole)) for start in range(0, 100, size)]
+    found = evaluation.diagnosis_batch(parts)
+    for array, expected in zip(found, whole, strict=True):
+        assert (array == expected[:6]).all()
+        assert array.shape == (6, 80)
+
+
+def test_the_diagnosis_batch_of_few_held_out_tokens_is_all_of_them() -> None:
+    batches = CountingTask(length=64).validation(2, 3)
+    assert evaluation.diagnosis_batch(batches).inputs.shape == (6, 64)
+
+
 def test_a_text_run_leaves_a_sample_and_any_other_run_none(composed: Config, tmp_path: Path) -> None:
     text = Laboratory(configured(composed, tmp_path / "text", sample_tokens=5), CountingTask(text=True))
     text.train()
