@@ -65,7 +65,7 @@ KNOWN = {
     "value_residual": Look(SKY, DASHDOT, "*"),
     "deep_cross_attention": Look(ORANGE, DASHDOT, "*"),
     "attnres": Look(VERMILLION, SOLID, "p"),
-    "block_attnres": Look(VERMILLION, DASHED, "p"),
+    "block_attnres": Look(BLACK, DASHED, "p"),
     "mhar": Look(BLUE, DASHDOT, "p"),
 }
 _OTHERS = [
@@ -76,9 +76,10 @@ _OTHERS = [
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """The look of each name: fixed for the variants of conf/, for any other the free one nearest to its hash.
+    """The look of each name: fixed for the variants of conf/, for any other the free one nearest to its hash, in a
+    colour of its own while there is one.
 
-    Another name keeps its look whatever it is compared with, unless two fall on the same; beyond 28 they repeat.
+    Another name keeps its look whatever it is compared with, unless two fall on a colour; beyond 28 they repeat.
     """
     names = sorted(set(names))
     found = {name: KNOWN[name] for name in names if name in KNOWN}
@@ -86,7 +87,9 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     for name in (name for name in names if name not in KNOWN):
         free = free or list(_OTHERS)
         wanted = zlib.crc32(name.encode()) % len(_OTHERS)
-        look = min(free, key=lambda look: (_OTHERS.index(look) - wanted) % len(_OTHERS))
+        taken = {look.color for look in found.values()}
+        fresh = [look for look in free if look.color not in taken] or free
+        look = min(fresh, key=lambda look: (_OTHERS.index(look) - wanted) % len(_OTHERS))
         free.remove(look)
         found[name] = look
     return found

@@ -21,7 +21,7 @@ def held_out(config: Config, task: Task) -> list[Batch]:
 
 
 def diagnosis_batch(batches: list[Batch]) -> Batch:
-    """The first held-out sequences, from as many batches as it takes: DIAGNOSIS_TOKENS tokens at most, or one sequence."""
+    """The first held-out sequences of as many batches as it takes: DIAGNOSIS_TOKENS tokens at most, or one sequence."""
     rows = max(1, DIAGNOSIS_TOKENS // batches[0].inputs.shape[1])
     joined = Batch(*map(np.concatenate, zip(*batches[:rows], strict=True)))
     return _rows(joined, 0, rows)

@@ -14,7 +14,9 @@ import pandas as pd
 
 from mhc_exp.analysis import style
 from mhc_exp.analysis.figures import FIGURES, Picture, Tables, pictures, show
+from mhc_exp.analysis.palette import looks
 from mhc_exp.analysis.rows import COLUMNS
+from mhc_exp.topology.catalogue.history import ENTRIES
 
 STEPS = (0, 10)
 
@@ -86,6 +88,34 @@ def test_a_wiring_without_writes_has_no_panel_of_them() -> None:
     assert len(titles) == 4
 
 
+def test_a_caption_tells_the_differences_of_the_runs_that_are_shown() -> None:
+    """The picture shows the largest depth alone, and of two runs there only the one with gradients."""
+    given = tables(("mhc", 0), ("mhc", 1), ("baseline", 0), rows={}, layers=STREAMS)
+    given.runs["depth"] = [1, 2, 2]
+    given.runs["training.steps"] = [10, 20, 40]
+    shown = given._replace(layers=given.layers[given.layers["run"] != "baseline-0"])
+    assert "Also different" not in made("connection_gradients", shown).caption
+    assert "Also different between wirings: training.steps." in made("connection_gradients", given).caption
+
+
+def test_only_runs_that_have_a_line_are_counted() -> None:
+    given = tables(("mhc", 0), ("baseline", 0), rows={"alpha/read": 1.0}, layers=STREAMS)
+    given.rows.loc[given.rows["run"] == "baseline-0", "alpha/read"] = np.nan
+    assert "1 run." in made("alpha", given).caption
+
+
+@pytest.mark.parametrize("steps", [(0,), (0, 10), (0, 4, 8, 12), tuple(range(0, 2001, 40)), (0, 1, 2, 1000)])
+def test_ticks_of_a_heat_map_are_steps_at_which_something_was_measured(steps: tuple[int, ...]) -> None:
+    one = tables(("mhc", 0), rows={}, layers=STREAMS)
+    first = one.layers[one.layers["step"] == 0]
+    layers = pd.concat([first.assign(step=step) for step in steps])
+    marked = drawn(made("connection_gradients", one._replace(layers=layers))).get_xticks().tolist()
+    assert {*marked} <= {*steps}
+    assert marked[0] == steps[0]
+    assert marked[-1] == steps[-1]
+    assert len(marked) <= 6
+
+
 READS = {"history/largest": [1.0, 0.8], "history/weight_0": [0.2, -0.4], "history/weight_2": [None, 0.6]}
 
 
@@ -100,6 +130,16 @@ def test_the_weights_at_the_end_are_a_map_of_reads_and_places() -> None:
     assert np.ma.getmaskarray(values)[0].tolist() == [False, True]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "2"], "nothing was made at 1"
     assert mesh.get_clim() == (-0.6, 0.6)
+    assert mesh.colorbar.ax.get_ylabel() == "weight"
+
+
+def test_a_source_that_is_not_there_does_not_look_like_one_without_weight() -> None:
+    axes = drawn(made("history_weights", tables(("denseformer", 0), rows={}, layers=READS)))
+    (mesh,) = axes.collections
+    background = axes.patch.get_facecolor()[:3]
+    assert axes.patch.get_hatch()
+    assert max(np.abs(np.array(mesh.cmap(mesh.norm(0.0))[:3]) - background)) > 0.1
+    assert "hatched" in made("history_weights", tables(("denseformer", 0), rows={}, layers=READS)).caption.lower()
 
 
 def test_reads_over_training_have_three_panels() -> None:
@@ -108,6 +148,13 @@ def test_reads_over_training_have_three_panels() -> None:
     assert len(picture.panels) == 3
     (curve,) = [line for line in drawn(picture, 1).lines if line.get_label() == "attnres"]
     assert curve.get_ydata().tolist() == [2.0, 2.0]
+
+
+def test_lines_of_reads_differ_in_colour() -> None:
+    names = [entry.name for entry in ENTRIES]
+    assert len({look.color for look in looks(names).values()}) == len(names)
+    windows = [f"history window={size}" for size in range(2, 9)]
+    assert len({look.color for look in looks(windows).values()}) == len(windows)
 
 
 @pytest.mark.parametrize(

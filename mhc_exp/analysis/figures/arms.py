@@ -37,6 +37,9 @@ class Arms:
     looks: dict[str, Look]
     """How each arm looks, in the order in which they are drawn."""
     remarks: tuple[str, ...]
+    """What became of runs that are not in `runs`."""
+    unseen: tuple[str, ...]
+    """Keys of the configuration that neither arm nor setting tells."""
 
     def settings(self) -> list[str]:
         """Names of the settings; one that is empty where nothing but wiring, depth, seed and learning rate varies."""
@@ -45,6 +48,15 @@ class Arms:
     def depths(self) -> list[int]:
         """Depths of the runs, ascending."""
         return sorted(int(depth) for depth in self.runs["depth"].unique())
+
+    def differences(self, runs: Table) -> list[str]:
+        """What else differs between `runs`: a reader must know before believing a difference in the picture."""
+        said, keys = [], list(self.unseen)
+        for cell, between in ((["setting", "depth"], "between wirings"), (["setting", "arm"], "between depths")):
+            if varied := _varied(runs, cell, keys):
+                said.append(f"Also different {between}: {', '.join(varied)}.")
+                keys = [key for key in keys if key not in varied]
+        return said
 
     def by_arm(self, runs: Table) -> list[tuple[str, Look, Table]]:
         """`runs` arm by arm, those that have any."""
@@ -91,10 +103,9 @@ def grouped(tables: Tables, axis: Sequence[str] = ()) -> Arms | str:
     unseen = [key for key in keys if key not in (*others, *axis) and not key.startswith("variant.")]
     if not _varied(once, CELL, [RATE]):  # else each arm has its best rate, and a remark says so
         unseen.append(RATE)
-    remarks += _confounds(once, unseen)
     names = sorted(once["arm"].unique(), key=lambda arm: (arm != "baseline", _natural(arm)))
     found = looks(names)
-    return Arms(once, {name: found[name] for name in names}, tuple(remarks))
+    return Arms(once, {name: found[name] for name in names}, tuple(remarks), tuple(unseen))
 
 
 def _at_best(arms: Arms) -> Arms:
@@ -129,16 +140,6 @@ def _varied(runs: Table, cells: list[str], keys: list[str]) -> list[str]:
         return keys
     values = runs[keys].map(repr).groupby([runs[cell] for cell in cells]).nunique()
     return [key for key in keys if (values[key] > 1).any()]
-
-
-def _confounds(runs: Table, keys: list[str]) -> list[str]:
-    """What differs beside that which the picture shows: a reader must know before believing a difference."""
-    remarks = []
-    for cell, between in ((["setting", "depth"], "between wirings"), (["setting", "arm"], "between depths")):
-        if varied := _varied(runs, cell, keys):
-            remarks.append(f"Also different {between}: {', '.join(varied)}.")
-            keys = [key for key in keys if key not in varied]
-    return remarks
 
 
 def _words(line: Table, keys: list[str]) -> list[str]:

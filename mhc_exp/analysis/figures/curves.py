@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -79,11 +80,17 @@ def over_training(name: str, title: str, shown: str, *measures: Measure, deepest
         each = [panels(arms, tables.rows, measure, depths) for measure in measures]
         if not any(each):
             return unmeasured(*measures)
-        runs = arms.runs[arms.runs["depth"].isin(depths)]
+        runs = _drawn(arms.runs[arms.runs["depth"].isin(depths)], tables.rows, measures)
         columns = len(depths) if len(depths) > 1 else max(len(measures), *map(len, each))
         return Picture(name, title, caption(arms, shown, runs), tuple(chain(*each)), min(3, columns))
 
     return Figure(name, title, "step", tuple(measure.column for measure in measures), picture)
+
+
+def _drawn(runs: Table, rows: Table, measures: Sequence[Measure]) -> Table:
+    """The runs of wirings for which any of `measures` has a value: those that the picture shows."""
+    measured: Table = rows[rows[[measure.column for measure in measures]].notna().any(axis=1)]
+    return runs[runs["arm"].isin(runs["arm"][runs["run"].isin(measured["run"])])]
 
 
 def unmeasured(*measures: Measure) -> str:

@@ -24,6 +24,8 @@ DISTANCE = Measure("history/mean_distance", "sublayers back, mean", False, (), "
 LARGEST = Measure("history/largest", "share of the largest weight", False, (), "largest", MISSING)
 WEIGHTS_TITLE = "What do the reads of earlier outputs read?"
 WEIGHTS_MISSING = f"no run directory with weights of reads in layers.jsonl: {MISSING}; W&B has none"
+ABSENT = "#D0D0D0"
+"""Behind the hatching of what a read does not have."""
 Table = Any
 
 
@@ -40,7 +42,7 @@ def _weights(tables: Tables) -> Picture | str:
     shown = (
         "Weight of every source in every read when training ended, mean over tokens, ways and heads, depth "
         f"{runs['depth'].max():g}; a source is named by the number of sublayers that had run when it was made (0: the "
-        f"embedding). Per channel in deep_cross_attention: mean size. White: no such source.{more}"
+        f"embedding). Per channel in deep_cross_attention: mean size. Hatched: no such source.{more}"
     )
     return Picture("history_weights", WEIGHTS_TITLE, caption_without_band(arms, shown, runs), tuple(panels), 3)
 
@@ -58,7 +60,8 @@ def _by_source(layers: Table) -> np.ndarray:
 def draw_weights(axes: Axes, name: str, reads: Sequence[float], weights: np.ndarray) -> None:
     """Heat map of weights [reads, places], the first read at the top; `reads` label the vertical axis.
 
-    Places at which nothing was made (every second one where whole blocks are read) are left out.
+    Places at which nothing was made (every second one where whole blocks are read) are left out; what a read does not
+    have is hatched, because a weight of zero may be white.
     """
     made = np.flatnonzero(~np.isnan(weights).all(axis=0))
     shown = weights[:, made]
@@ -66,6 +69,7 @@ def draw_weights(axes: Axes, name: str, reads: Sequence[float], weights: np.ndar
     largest = max(abs(lowest), abs(highest), 1e-12)
     style.dress(axes)
     axes.grid(visible=False)
+    axes.patch.set(facecolor=ABSENT, edgecolor="white", hatch="////")
     look = ("PuOr_r", -largest) if lowest < 0 else ("cividis", 0.0)
     mesh = axes.pcolormesh(
         np.arange(len(made) + 1) - 0.5, np.arange(len(shown) + 1) - 0.5, shown, cmap=look[0], vmin=look[1], vmax=largest
@@ -75,7 +79,9 @@ def draw_weights(axes: Axes, name: str, reads: Sequence[float], weights: np.ndar
     _ticks(axes, made, reads)
     axes.set_xlabel("source: made after so many sublayers")
     axes.set_ylabel("read")
-    axes.figure.colorbar(mesh, ax=axes).ax.tick_params(labelsize=8)
+    bar = axes.figure.colorbar(mesh, ax=axes)
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label("weight", fontsize=9)
 
 
 def _ticks(axes: Axes, made: np.ndarray, reads: Sequence[float]) -> None:

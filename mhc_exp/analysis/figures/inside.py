@@ -91,12 +91,19 @@ def heat_map(name: str, title: str, grid: Grid, span: tuple[float, float], axes:
         edges(steps), edges(connections), values, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6)
     )
     mesh.set_label(f"{name}: {title}")
+    axes.set_xticks(ticks(steps))
     axes.set_xlabel("step")
     axes.set_ylabel(CONNECTION)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     bar = axes.figure.colorbar(mesh, ax=axes)
     bar.ax.tick_params(labelsize=8)
     bar.set_label(title, fontsize=9)
+
+
+def ticks(steps: np.ndarray) -> list[float]:
+    """At most six evenly spread ones of ascending `steps`: a tick names a step at which something was measured."""
+    wanted = np.linspace(steps[0], steps[-1], 6)
+    return np.unique(steps[np.abs(steps[:, None] - wanted).argmin(axis=0)]).tolist()
 
 
 def edges(centres: np.ndarray) -> np.ndarray:

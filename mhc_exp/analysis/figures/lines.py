@@ -87,7 +87,7 @@ def ending_of(status: str) -> str:
 
 
 def caption(arms: Arms, shown: str, runs: Table, *, keys: Sequence[str] = ()) -> str:
-    """`shown`, what line and band are, how the runs ended, and the remarks."""
+    """`shown`, what line and band are, how the runs ended, how else they differ, and the remarks."""
     ended: Table = runs[runs["status"] == "done"]
     done = ended.groupby(["arm", "setting", "depth", *keys]).size()
     few, many = (int(done.min()), int(done.max())) if len(done) else (0, 0)
@@ -100,8 +100,8 @@ def caption(arms: Arms, shown: str, runs: Table, *, keys: Sequence[str] = ()) ->
     if unfinished := int(ends.get("unfinished", 0)):
         counts.append(f"{unfinished} not finished (open ○)")
     in_no_mean = " Those that are not done are in no mean." if len(counts) > 1 else ""
-    said = [shown, mean if many > 1 else "One seed, hence no band.", f"{', '.join(counts)}.{in_no_mean}", *arms.remarks]
-    return " ".join(said)
+    band = mean if many > 1 else "One seed, hence no band."
+    return " ".join([shown, band, f"{', '.join(counts)}.{in_no_mean}", *arms.differences(runs), *arms.remarks])
 
 
 def where(depth: float | None, setting: str, what: str = "") -> str:
