@@ -17,14 +17,14 @@ SHAPES = [(1, 1), (1, 16), (3, 7), (15, 17), (16, 64), (17, 65), (33, 130)]
 
 
 @pytest.fixture(scope="module")
-def sanitizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+def sanitizer(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A compiler whose sanitizers work here."""
-    program, folder = str(build.compiler()), tmp_path_factory.mktemp("sanitizer")
+    command, folder = build.compiler(), tmp_path_factory.mktemp("sanitizer")
     (folder / "empty.c").write_text("int main(void) { return 0; }\n")
-    made = subprocess.run([program, *SANITIZE, "empty.c", "-o", "empty"], cwd=folder, capture_output=True, text=True)
+    made = subprocess.run([*command, *SANITIZE, "empty.c", "-o", "empty"], cwd=folder, capture_output=True, text=True)
     if made.returncode or subprocess.run([folder / "empty"], capture_output=True).returncode:
-        pytest.skip(f"{program} has no AddressSanitizer here: {made.stderr[:200]}")
-    return program
+        pytest.skip(f"{command[0]} has no AddressSanitizer here: {made.stderr[:200]}")
+    return command
 
 
 SLOW = [
@@ -33,9 +33,9 @@ SLOW = [
 
 
 @pytest.mark.parametrize(("streams", "cpu"), [(2, "-O2"), (5, "-march=native"), *SLOW])
-def test_no_byte_too_far(streams: int, cpu: str, sanitizer: str, tmp_path: Path):
+def test_no_byte_too_far(streams: int, cpu: str, sanitizer: list[str], tmp_path: Path):
     sources = [str(SOURCES / name) for name in build.SOURCES] + [str(Path(__file__).parent / "harness.c")]
-    command = [sanitizer, *SANITIZE, cpu, f"-DSTREAMS={streams}", f"-I{SOURCES}", "-fopenmp", *sources, "-lm"]
+    command = [*sanitizer, *SANITIZE, cpu, f"-DSTREAMS={streams}", f"-I{SOURCES}", "-fopenmp", *sources, "-lm"]
     made = subprocess.run([*command, "-o", tmp_path / "harness"], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     for tokens, channels in SHAPES:
@@ -49,7 +49,7 @@ def test_no_byte_too_far(streams: int, cpu: str, sanitizer: str, tmp_path: Path)
 
 
 def test_the_sources_compile_without_a_warning(tmp_path: Path):
-    command = [str(build.compiler()), *build.FLAGS, "-march=native", "-fopenmp", "-Wall", "-Wextra", "-Werror"]
+    command = [*build.compiler(), *build.FLAGS, "-march=native", "-fopenmp", "-Wall", "-Wextra", "-Werror"]
     sources = [str(SOURCES / name) for name in build.SOURCES]
     command += ["-DSTREAMS=4", *sources, "-lm", "-o", str(tmp_path / "out.so")]
     made = subprocess.run(command, capture_output=True, text=True)

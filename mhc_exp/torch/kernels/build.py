@@ -6,6 +6,7 @@ Nothing is downloaded, and no compiler means `Unavailable` with the reason.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -13,9 +14,11 @@ import hashlib
 import itertools
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -27,6 +30,8 @@ FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-con
 _CPU_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 _THREAD_FLAGS = (("-fopenmp",), ())
 """Tried in turn, the best first: compilers for ARM spell it -mcpu; Apple's has no OpenMP, and then one thread works."""
+_UNFINISHED, _LEFT_BEHIND = "compiling-", 3600
+"""How directories begin in which is compiled, and after how many seconds nobody compiles there any more."""
 
 
 class Unavailable(Exception):
@@ -61,14 +66,14 @@ def library(streams: int) -> Library:
         raise Unavailable(
             f"the native kernels are for {NATIVE_STREAMS[0]} to {NATIVE_STREAMS[-1]} streams, not {streams}"
         )
-    program, directory = compiler(), cache_directory()
-    key = _key(program, streams)
+    command, directory = compiler(), cache_directory()
+    key = _key(command, streams)
     for kept in directory.glob(f"{key}*.so"):
         try:
             return Library(kept)
         except OSError:  # damaged: made again
             kept.unlink(missing_ok=True)
-    return _loaded(compile_kernels(program, streams, directory, key, _CPU_FLAGS))
+    return _loaded(compile_kernels(command, streams, directory, key, _CPU_FLAGS))
 
 
 def cache_directory() -> Path:
@@ -87,32 +92,45 @@ def cache_directory() -> Path:
     return directory
 
 
-def compiler() -> Path:
-    """$CC, or the system's compiler. Raises Unavailable."""
-    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        if name and (found := shutil.which(name)):
-            return Path(found)  # not resolved: ccache goes by the name it is called
+def compiler() -> list[str]:
+    """The command that compiles: $CC, which may have arguments, or the system's compiler. Raises Unavailable."""
+    if asked := os.environ.get("CC", "").strip():
+        return _asked(asked)
+    for name in ("cc", "gcc", "clang"):
+        if found := shutil.which(name):
+            return [found]  # not resolved: ccache goes by the name it is called
     raise Unavailable("there is no C compiler (looked for $CC, cc, gcc and clang)")
 
 
-def _key(program: Path, streams: int) -> str:
+def _asked(text: str) -> list[str]:
+    """The command that $CC is: a program, with arguments if there is none whose name is all of it."""
+    if found := shutil.which(text):
+        return [found]
+    try:
+        name, *arguments = shlex.split(text)
+    except ValueError as error:
+        raise Unavailable(f"CC={text} cannot be read ({error}); set CC to a command or unset it") from None
+    if found := shutil.which(name):
+        return [found, *arguments]
+    raise Unavailable(f"CC={text} names no program; set CC to a C compiler, such as gcc, or unset it")
+
+
+def _key(command: Sequence[str], streams: int) -> str:
     """Name of the compiled file: everything that decides what is in it."""
-    real = program.resolve()
-    status = real.stat()
     flags = [*FLAGS, *itertools.chain(*_CPU_FLAGS, *_THREAD_FLAGS)]
-    identity = [
-        str(program),
-        str(real),
-        str(status.st_size),
-        str(status.st_mtime_ns),
-        *flags,
-        platform.machine(),
-        _cpu(),
-    ]
+    programs = filter(None, map(shutil.which, command))  # behind a wrapper such as ccache stands the compiler
+    identity = [*command, *itertools.chain(*map(_facts, programs)), *flags, platform.machine(), _cpu()]
     hashed = hashlib.sha256("\n".join(identity).encode())
     for name in (_HEADER, *SOURCES):
         hashed.update(_source(name))
     return f"streams{streams}-{hashed.hexdigest()[:24]}"
+
+
+def _facts(program: str) -> list[str]:
+    """What changes when a program is replaced by another."""
+    real = Path(program).resolve()
+    status = real.stat()
+    return [str(real), str(status.st_size), str(status.st_mtime_ns)]
 
 
 def _source(name: str) -> bytes:
@@ -130,19 +148,22 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
-def compile_kernels(program: Path, streams: int, directory: Path, key: str, cpus: Sequence[Sequence[str]]) -> Path:
+def compile_kernels(
+    command: Sequence[str], streams: int, directory: Path, key: str, cpus: Sequence[Sequence[str]]
+) -> Path:
     """The compiled file; `cpus` are flags for the CPU to try, in this order. Raises Unavailable.
 
     It is made in a directory of its own and moved into place, so that a killed compiler leaves nothing half.
     """
-    said = "no message"
+    said, program = "no message", shlex.join(command)
+    _clean(directory)
     try:
-        with tempfile.TemporaryDirectory(dir=directory, prefix="compiling-") as own:
+        with tempfile.TemporaryDirectory(dir=directory, prefix=_UNFINISHED) as own:
             for name in (_HEADER, *SOURCES):
                 (Path(own) / name).write_bytes(_source(name))
             for cpu, threads in itertools.product(cpus, _THREAD_FLAGS):
                 flags = [*FLAGS, *cpu, *threads, f"-DSTREAMS={streams}"]
-                ran = _run([str(program), *flags, *SOURCES, "-lm", "-o", "out.so"], own)
+                ran = _run([*command, *flags, *SOURCES, "-lm", "-o", "out.so"], own)
                 if ran.returncode == 0:
                     target = directory / f"{key}{'-openmp' if threads else ''}.so"
                     os.replace(Path(own) / "out.so", target)
@@ -151,6 +172,14 @@ def compile_kernels(program: Path, streams: int, directory: Path, key: str, cpus
     except OSError as error:
         raise Unavailable(f"{program} could not be run in {directory} ({error.strerror or error})") from None
     raise Unavailable(f"{program} cannot compile the kernels: {said}")
+
+
+def _clean(directory: Path) -> None:
+    """Remove what killed compilers have left behind."""
+    for left in directory.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes it too
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _run(command: list[str], directory: str) -> subprocess.CompletedProcess[str]:
