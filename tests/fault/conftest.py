@@ -18,14 +18,20 @@ def numpy_runs() -> Iterator[ForkServer]:
         yield server
 
 
-@pytest.fixture
-def quick_disk(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory in memory where there is one: a killed process loses nothing there either, and fsync costs nothing."""
     if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
+        yield tmp_path_factory.mktemp("memory")
         return
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="mhc_exp-") as directory:
         yield Path(directory)
+
+
+@pytest.fixture
+def quick_disk(memory: Path) -> Path:
+    """An empty directory in memory."""
+    return Path(tempfile.mkdtemp(dir=memory))
 
 
 @pytest.fixture
