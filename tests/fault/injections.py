@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,17 @@ def fill_disk(say: Say, directory: str, begin: int, end: int) -> None:
             say(f"full {os.statvfs(directory).f_bavail}")
         if step == end:
             ballast.unlink()
+
+    before_step(act)
+
+
+def limit_files(say: Say, size: int, begin: int, end: int) -> None:
+    """No file may grow beyond `size` bytes from before step `begin` until before step `end`."""
+
+    def act(step: int) -> None:
+        if step in (begin, end):
+            limit = size if step == begin else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     before_step(act)
 
