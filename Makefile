@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install dev demo depth-sweep fixture test test-slow gate independent triton lint clean
+.PHONY: help install dev demo depth-sweep fixture test test-slow test-faults soak gate independent triton lint clean
 
 help:
 	@echo "make install     create $(VENV) with every backend (a second call is instant)"
@@ -13,6 +13,8 @@ help:
 	@echo "make depth-sweep 27 runs: baseline, hc and mhc at 12, 24 and 48 blocks, 3 seeds each (resumes; about an hour)"
 	@echo "make test        everything CI runs: ruff, pyright, tests, notebooks"
 	@echo "make test-slow   the tests that take minutes"
+	@echo "make test-faults the matrix of faults, the long tests too (under 20 minutes), and its table"
+	@echo "make soak        half an hour of training: memory, file descriptors and disk stay bounded"
 	@echo "make gate        the table of all wirings against all checks (minutes)"
 	@echo "make independent compare the wirings with other people's packages, installed in a directory of their own"
 	@echo "make triton      the Triton kernels in Triton's interpreter on the CPU, and compiled for GPUs (installs 0.7 GB apart)"
@@ -52,7 +54,13 @@ test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not fault'
+
+test-faults: dev
+	$(BIN)/python tests/fault/table.py
+
+soak: dev
+	$(BIN)/python -m pytest -m soak tests/fault
 
 gate: dev
 	$(BIN)/python tests/gate/table.py

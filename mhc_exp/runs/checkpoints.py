@@ -8,7 +8,6 @@ an error, so the manifest carries one for each file and one for itself.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -147,17 +146,19 @@ class CheckpointStore:
         return target
 
     def _purge(self) -> None:
-        """Delete what is older than the `keep` newest valid checkpoints. What cannot be deleted waits for next time."""
+        """Delete what is older than the `keep` newest valid checkpoints. What cannot be deleted waits for `clean`."""
         valid = 0
         for step in reversed(self.steps()):
             if valid < self.keep:
                 valid += self._is_valid(step)
                 continue
             doomed = self.root / f".del-{self.path(step).name}-{os.getpid()}"
-            with contextlib.suppress(OSError):
+            try:
                 self.disk.rename(self.path(step), doomed)  # at once invisible: nobody reads a half-deleted checkpoint
                 self._verified.discard(step)
                 self.disk.remove_directory(doomed)
+            except OSError:
+                discard(doomed)
 
     # --- reading -------------------------------------------------------------------------------------------------
 

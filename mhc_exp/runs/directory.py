@@ -38,7 +38,9 @@ class RunDirectory:
         self.identity = facts
         self.config = config
         self._disk = Disk()
-        self._complained = False
+        self._complained: set[str] = set()
+        self._facts_due = False
+        """Whether `identity` knows more than run.json."""
 
     @staticmethod
     def location(config: Config, sweep: str | None) -> Path:
@@ -150,28 +152,50 @@ class RunDirectory:
         except ValueError:
             return _DAMAGED.copy()
 
+    def clean(self) -> None:
+        """Delete what earlier processes left half written or half deleted. Needs the lock."""
+        for name in os.listdir(self.path):
+            if name.startswith(".tmp-"):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path / name)
+        self.checkpoints.clean()
+
     def update_status(self, state: str | None = None, **fields: Any) -> bool:
         """Change status.json in one indivisible step; False (and one line, once) if the disk does not take it.
 
-        Not an error: a full disk must not end a run that can still train.
+        Not an error: a full disk must not end a run that can still train. False, too, while facts are not in run.json.
         """
         status = self.status() | fields | {"updated": now()}
         if state is not None:
             status["state"] = state
         if isinstance(status.get("reason"), str):
             status["reason"] = redact(status["reason"])
-        try:
-            self._disk.replace_durably(self.status_path, _json(status))
-        except OSError as error:
-            if not self._complained:
-                print(f"{self.status_path} cannot be written: {error}", file=sys.stderr, flush=True)
-            self._complained = True
-            return False
-        return True
+        known = self._write_facts()
+        return self._replaced(self.status_path, _json(status)) and known
 
     def add_facts(self, **facts: Any) -> None:
-        """Add what only the worker can know (device, data, initial weights) to run.json."""
-        self._store(self.identity | facts)
+        """Add what only the worker can know (device, data, initial weights) to run.json.
+
+        What the disk does not take is said once and tried again with every status.
+        """
+        self.identity = self.identity | facts
+        self._facts_due = True
+        self._write_facts()
+
+    def _write_facts(self) -> bool:
+        if self._facts_due:
+            self._facts_due = not self._replaced(self.path / "run.json", _json(self.identity))
+        return not self._facts_due
+
+    def _replaced(self, path: Path, data: bytes) -> bool:
+        try:
+            self._disk.replace_durably(path, data)
+        except OSError as error:
+            if path.name not in self._complained:
+                print(f"{path} cannot be written: {error}", file=sys.stderr, flush=True)
+            self._complained.add(path.name)
+            return False
+        return True
 
     def adopt(self, config: Config) -> None:
         """Use the settings of `config` from now on: tracking, launch, or another backend, which is put on record."""

@@ -61,7 +61,16 @@ class Disk:
             os.close(fd)
 
     def replace_durably(self, path: Path, data: bytes) -> None:
-        """Give `path` new content in one indivisible step: a reader sees the old bytes or the new ones."""
+        """Give `path` new content in one indivisible step: a reader sees the old bytes or the new ones.
+
+        An OSError is raised if it happens twice.
+        """
+        try:
+            self._replace(path, data)
+        except OSError:
+            self._replace(path, data)
+
+    def _replace(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
         try:
             self.write_durably(temporary, data)

@@ -106,7 +106,7 @@ def _train(run: RunDirectory) -> tuple[Outcome, Task]:
     from mhc_exp.training.signals import StopRequest
 
     with StopRequest() as stop:
-        run.checkpoints.clean()
+        run.clean()
         task = make_task(run.config)
         _same_data(run, task.identity())
         for name, text in task.files().items():  # a trained tokenizer: a checkpoint is unreadable without it

@@ -41,6 +41,8 @@ class JsonlSink:
         """Whether the last line of the file may be torn: by a crash before us, or by a write that failed."""
         self._path: Path | None = None
         self._fd: int | None = None
+        self._named = False
+        """Whether the file's name survives a power cut, too."""
         self._trouble = False
         self._synced = 0.0
 
@@ -67,6 +69,9 @@ class JsonlSink:
         if self._fd is not None:
             try:
                 self._disk.fsync(self._fd)
+                if not self._named and self._path is not None:
+                    self._disk.sync_directory(self._path.parent)
+                    self._named = True
             except OSError as error:
                 self._report(error)
         self._synced = time.monotonic()

@@ -39,6 +39,7 @@ def rows(run: RunDirectory) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in TIMES} for row in read_records(run.path).rows]
 
 
+@pytest.mark.fault(row=15)
 @pytest.mark.timeout(120)
 def test_whatever_ends_a_job_the_others_finish_and_the_same_command_finishes_it(tmp_path: Path) -> None:
     many = (f"seed=range({len(FAULTS)})",)
@@ -82,8 +83,9 @@ def sweep_line(directory: Path, seed: int) -> list[str]:
     return [f"{run.status()['score']:.4f}", str(run.path.relative_to(directory))]
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("most", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.fault(row=16)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("most", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_sweep_killed_again_and_again_ends_as_one_that_was_left_alone(tmp_path: Path, most: int) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     alone.mkdir()
@@ -123,6 +125,7 @@ def kill_owners(directory: Path) -> None:
             os.kill(json.loads(name)["pid"], signal.SIGKILL)
 
 
+@pytest.mark.fault(row=17)
 def test_the_same_sweep_typed_twice_trains_every_job_once(tmp_path: Path) -> None:
     command = [*SWEEP, *SMALL, "seed=range(2)"]
     both = [

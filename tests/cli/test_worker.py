@@ -157,6 +157,7 @@ def test_divergence_is_a_result_with_its_own_exit_code(config, monkeypatch):
 # --- deaths ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(row=15)
 @pytest.mark.parametrize(
     ("kind", "reason", "in_log"),
     [
@@ -281,6 +282,7 @@ def test_a_child_outlives_its_killed_parent_and_keeps_others_out(config, monkeyp
     assert run.status()["state"] == "done"
 
 
+@pytest.mark.fault(row=17)
 def test_of_several_starts_at_once_exactly_one_trains(config, tmp_path):
     program = (
         "import sys; from mhc_exp.runs import child\n"
@@ -338,6 +340,7 @@ def test_a_run_that_could_not_begin_leaves_no_directory(config, tmp_path, capfd)
 # --- with the real trainer ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(row=1)
 def test_pytorch_killed_and_resumed_equals_pytorch_undisturbed(tmp_path):
     pytest.importorskip("torch")
     length = ("training.steps=60", "training.checkpoint_every=5")

@@ -16,6 +16,7 @@ def curve(trainer, steps=range(1, STEPS + 1), lr=1e-2):
     return np.array([[result.loss, result.grad_norm] for result in trainer.fetch()])
 
 
+@pytest.mark.fault(row=23)
 @pytest.mark.gate("curves")
 @pytest.mark.parametrize("wiring", cases.WIRINGS)
 def test_both_backends_draw_the_same_curve(wiring):
@@ -40,6 +41,7 @@ def test_accumulation_does_not_change_the_gradient(backend):
         np.testing.assert_allclose(parts[name], gradient, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.fault(row=23, mutation=True)
 def test_mlx_without_bias_correction_would_be_noticed():
     """The parity test can fail: MLX's default Adam breaks it."""
     config = cases.tiny(["variant=mhc"])
@@ -50,6 +52,7 @@ def test_mlx_without_bias_correction_would_be_noticed():
     assert difference.max() > 10 * TOLERANCE
 
 
+@pytest.mark.fault(row=23, mutation=True)
 def test_a_wrong_norm_eps_would_be_noticed():
     config = cases.tiny(["variant=mhc"])
     other = cases.tiny(["variant=mhc", "model.norm_eps=1e-2"])
@@ -70,6 +73,7 @@ def test_training_hands_over_from_torch_to_mlx_and_back(wiring):
     assert np.abs(np.concatenate([start, middle, end])[:, 0] - alone).max() <= TOLERANCE
 
 
+@pytest.mark.fault(row=20)
 @pytest.mark.parametrize("backend", cases.TRAINERS)
 @pytest.mark.parametrize("options", [["variant=mhc"], ["variant=hc", "training.accumulation=2"], ["model.dropout=0.2"]])
 @pytest.mark.parametrize("stop", [1, 2, 10, 19])
@@ -92,6 +96,7 @@ def test_resume_is_bit_exact(backend, options, stop):
         assert all((one[name] == other[name]).all() for name in one)
 
 
+@pytest.mark.fault(row=20, mutation=True)
 @pytest.mark.parametrize("forgotten", ["step", "exp_avg.", "exp_avg_sq."])
 def test_a_resume_that_forgets_optimizer_state_would_be_noticed(forgotten):
     config = cases.tiny(["variant=mhc"])

@@ -131,6 +131,7 @@ def error_violations(root: Path, make: Maker, error: int, persistent: bool) -> t
             return broken, n - 1
 
 
+@pytest.mark.fault(row=4)
 @pytest.mark.parametrize("persistent", [False, True], ids=["transient", "persistent"])
 @pytest.mark.parametrize("error", ERRORS, ids=[errno.errorcode[error] for error in ERRORS])
 def test_an_error_at_any_call_loses_nothing_and_leaves_nothing_behind(tmp_path, error, persistent):
@@ -139,17 +140,20 @@ def test_an_error_at_any_call_loses_nothing_and_leaves_nothing_behind(tmp_path, 
     assert calls >= 15
 
 
+@pytest.mark.fault(row=4, mutation=True)
 def test_writing_in_place_would_fail_the_test_above(tmp_path):
     broken, _ = error_violations(tmp_path / "c", in_place, errno.ENOSPC, True)
     assert broken > 0
 
 
+@pytest.mark.fault(row=4)
 @pytest.mark.parametrize("n", range(1, 12))
 def test_a_passing_error_is_overcome_by_trying_again(tmp_path, n):
     store(tmp_path, FailingDisk(n)).save(1, state_of(1), {})
     assert step_of(store(tmp_path)) == 1
 
 
+@pytest.mark.fault(row=4)
 def test_a_disk_that_takes_little_at_a_time_is_fed_until_it_has_everything(tmp_path):
     class Slow(Disk):
         def write(self, fd: int, data: memoryview) -> int:
@@ -194,16 +198,19 @@ def death_violations(root: Path, make: Maker) -> tuple[int, int]:
             return broken, n - 1
 
 
+@pytest.mark.fault(row=2)
 def test_death_at_any_call_leaves_a_run_that_goes_on(tmp_path):
     broken, calls = death_violations(tmp_path / "c", store)
     assert broken == 0
     assert calls >= 15
 
 
+@pytest.mark.fault(row=2, mutation=True)
 def test_death_while_writing_in_place_would_lose_the_run(tmp_path):
     assert death_violations(tmp_path / "c", in_place)[0] > 0
 
 
+@pytest.mark.fault(row=3)
 def test_every_byte_is_synced_before_its_name_appears_and_the_name_before_the_step_is_acknowledged(tmp_path):
     class Recording(Disk):
         def __init__(self) -> None:
@@ -264,6 +271,7 @@ def damage(path: Path, draw: random.Random) -> None:
     file.write_bytes(data)
 
 
+@pytest.mark.fault(row=7)
 def test_400_damaged_checkpoints_are_all_recognised_and_the_one_before_is_used(tmp_path):
     draw = random.Random(20261122)
     original, root = tmp_path / "original", tmp_path / "c"

@@ -140,6 +140,7 @@ def test_throughput_and_utilisation_are_of_updates_alone(config: Config, monkeyp
 # --- stop and resume ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(row=20)
 @pytest.mark.parametrize("stopped_at", [1, 2, 11, 13, STEPS - 1])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     composed: Config, tmp_path: Path, stopped_at: int
@@ -168,6 +169,7 @@ def _last_score(lab: Laboratory, step: int) -> float:
     return [row["val/loss"] for number, row in lab.rows().items() if number <= step and "val/loss" in row][-1]
 
 
+@pytest.mark.fault(row=20)
 @pytest.mark.parametrize("killed_in", [1, 7, 8, 15, STEPS])
 def test_a_killed_run_resumes_from_its_last_checkpoint_to_the_same_end(
     composed: Config, tmp_path: Path, killed_in: int

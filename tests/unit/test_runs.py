@@ -262,6 +262,7 @@ def other_owner(path: Path):
         process.stdout.close()
 
 
+@pytest.mark.fault(row=17)
 def test_a_second_process_is_refused_and_told_who_the_owner_is(config):
     run = make(config)
     with other_owner(run.lock_path) as owner:
@@ -272,6 +273,7 @@ def test_a_second_process_is_refused_and_told_who_the_owner_is(config):
         assert f"process {owner.pid} on " in result.message
 
 
+@pytest.mark.fault(row=18)
 def test_the_lock_of_a_killed_owner_is_free_at_once(config):
     run = make(config)
     with other_owner(run.lock_path) as owner:

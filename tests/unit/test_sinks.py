@@ -87,6 +87,7 @@ def test_a_row_is_in_the_file_when_log_returns(run):
     sink.close("done")
 
 
+@pytest.mark.fault(row=8)
 @pytest.mark.parametrize("kept", range(1, 30))
 def test_a_torn_last_line_never_hides_the_row_after_it(run, kept):
     first, torn = encode({"step": 1, "train/loss": 2.5}), encode({"step": 2, "train/loss": 2.25})
@@ -107,6 +108,7 @@ def test_rows_written_again_after_a_resume_supersede_the_earlier_ones(run):
     assert len(run.metrics_path.read_text().splitlines()) == 4
 
 
+@pytest.mark.fault(row=5)
 @pytest.mark.parametrize("taken", [0, 1, 5, 9])
 def test_a_full_disk_delays_rows_and_loses_none(run, capsys, taken):
     disk = Full(taken)
@@ -136,6 +138,7 @@ def test_memory_is_bounded_while_the_disk_is_full_and_lost_rows_are_counted(run,
     assert "7 rows are missing" in capsys.readouterr().err
 
 
+@pytest.mark.fault(row=4)
 @pytest.mark.parametrize("n", range(1, 8))
 def test_no_disk_error_at_any_call_reaches_the_loop(run, n):
     sink = opened(run, disk=FailingDisk(n, errno.EIO))

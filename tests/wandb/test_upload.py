@@ -62,6 +62,7 @@ def steps(server: Standin, run: RunDirectory) -> list[int]:
     return [row["step"] for row in server.runs[run.identity["wandb_id"]]["history"]]
 
 
+@pytest.mark.fault(row=14)
 def test_a_project_filled_by_upload_is_the_directory_cell_by_cell_also_the_second_time(
     server: Standin, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_project_filled_by_upload_is_the_directory_cell_by_cell_also_the_secon
     assert KEY.encode() not in server.received
 
 
+@pytest.mark.fault(row=14)
 def test_an_upload_that_was_cut_off_is_completed_and_sends_nothing_twice(server: Standin, tmp_path: Path) -> None:
     run, other = sweep(tmp_path / "runs")
     record(run, "done", (0, 40))

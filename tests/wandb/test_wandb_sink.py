@@ -144,6 +144,7 @@ def test_rows_of_a_resumed_run_are_not_dropped_although_their_steps_go_back(run)
     assert (summary(first)["exit_code"], summary(second)["exit_code"]) == (130, 0)
 
 
+@pytest.mark.fault(row=12)
 @pytest.mark.parametrize("server", ["refuses", "never answers"])
 def test_a_server_that_cannot_be_reached_costs_no_row_and_no_waiting_in_the_loop(run, server):
     if server == "refuses":
@@ -185,12 +186,14 @@ def test_a_key_in_netrc_is_found(run):
         assert len(server.history) == ROWS
 
 
+@pytest.mark.fault(row=13)
 def test_a_killed_tracker_is_reported_once_and_training_goes_on(run):
     done = mirror(run, between=CORE + "os.kill(core, signal.SIGKILL); time.sleep(0.5)")
     assert done.stderr.count("nothing more is sent, training continues") == 1
     assert str(run.metrics_path) in done.stderr
 
 
+@pytest.mark.fault(row=13)
 def test_a_tracker_that_hangs_is_left_behind_and_the_process_ends(run):
     done = mirror(run, rows=(0, 3000), between=CORE + "os.kill(core, signal.SIGSTOP); print(core, file=sys.stderr)")
     assert "does not answer" in done.stderr
