@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+FUZZ_SECONDS ?= 600
+FUZZ_FINDINGS ?= fuzz-findings
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help install dev demo depth-sweep fixture test test-slow test-faults soak gate independent triton lint clean
+.PHONY: help install dev demo depth-sweep fixture test test-slow test-faults soak fuzz audit lock gate independent triton lint clean
 
 help:
 	@echo "make install     create $(VENV) with every backend (a second call is instant)"
@@ -15,6 +17,9 @@ help:
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make test-faults the matrix of faults, the long tests too (under 20 minutes), and its table"
 	@echo "make soak        half an hour of training: memory, file descriptors and disk stay bounded"
+	@echo "make fuzz        mutated checkpoints, token files, metrics and configurations (10 minutes; FUZZ_SECONDS=600)"
+	@echo "make audit       known vulnerabilities of what requirements.lock pins (needs the internet)"
+	@echo "make lock        requirements.lock anew, after a change of pyproject.toml or constraints.txt"
 	@echo "make gate        the table of all wirings against all checks (minutes)"
 	@echo "make independent compare the wirings with other people's packages, installed in a directory of their own"
 	@echo "make triton      the Triton kernels in Triton's interpreter on the CPU, and compiled for GPUs (installs 0.7 GB apart)"
@@ -52,6 +57,27 @@ fixture: install
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# Checkpoints, token files, metrics and configurations, mutated for 10 minutes; findings are kept in FUZZ_FINDINGS.
+fuzz: dev
+	-$(PIP_INSTALL) --target $(VENV)/fuzz atheris==3.0.0
+	PYTHONPATH=$(VENV)/fuzz $(BIN)/python tests/fault/fuzz.py --seconds $(FUZZ_SECONDS) --findings $(FUZZ_FINDINGS)
+
+# Needs the internet: asks PyPI for known vulnerabilities of every package of the lock file.
+audit: $(VENV)/tools/.installed
+	$(VENV)/tools/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+
+lock: $(VENV)/tools/.installed
+	$(VENV)/tools/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host -c constraints.txt --extra dev \
+		--output-file $(VENV)/compiled.txt pyproject.toml
+	(grep '^#' requirements.lock; grep -v -e '^#' -e '^$$' -e '^mhc-exp' $(VENV)/compiled.txt) > $(VENV)/requirements.lock
+	mv $(VENV)/requirements.lock requirements.lock
+
+$(VENV)/tools/.installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check pip-tools==7.6.2 pip-audit==2.10.1
+	@touch $@
 
 test-slow: dev
 	$(BIN)/python -m pytest -m 'slow and not fault'

@@ -22,6 +22,7 @@ MEASURED = {
     "streams/cosine": "cosine of streams",
 }
 """Columns of the last row of a run that has them -> heading."""
+STEP = "perf/step_seconds"
 KEPT = ("run", "variant", "depth", "dataset", "seed", "status", "score", "body_parameters", "connection_parameters")
 
 
@@ -45,20 +46,23 @@ def _counts(runs: Any) -> str:
 
 
 def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The last value of each measured column, by run."""
-    return rows.groupby("run")[[name for name in MEASURED if name in rows]].last().reset_index()
+    """The last value of each measured column, and the median time of a step, by run."""
+    runs = rows.groupby("run")
+    return runs[[name for name in MEASURED if name in rows]].last().join(runs[STEP].median()).reset_index()
 
 
 def _print(runs: Any, ends: pd.DataFrame) -> None:
     compared = paired(runs, by=("dataset", "depth")).sort_values("mean")
     means = runs[["run", "variant"]].merge(ends, on="run").drop(columns="run").groupby("variant").mean()
-    headings = ["wiring", "difference", "SE", "95 % interval", "seeds", "parameters", "FLOPs", *MEASURED.values()]
+    compared_in = ["difference", "SE", "95 % interval", "seeds"]
+    headings = ["wiring", *compared_in, "s a step", "parameters", "FLOPs", *MEASURED.values()]
     print("| " + " | ".join(headings) + " |\n|" + "---|" * len(headings))
     for line in compared.to_dict("records"):
         cells = [f"`{line['variant']}`", f"{line['mean']:+.4f}", f"{line['se']:.4f}"]
         cells += [f"{line['low']:+.4f} to {line['high']:+.4f}", f"{line['agree']} of {line['seeds']}"]
-        cells += [f"{line['parameters_percent']:+.1f} %", f"{line['flops_percent']:+.1f} %"]
         own = means.loc[line["variant"]] if line["variant"] in means.index else {}
+        cells += [_short(own.get(STEP))]
+        cells += [f"{line['parameters_percent']:+.1f} %", f"{line['flops_percent']:+.1f} %"]
         cells += [_short(own.get(name)) for name in MEASURED]
         print("| " + " | ".join(cells) + " |")
 

@@ -16,6 +16,7 @@ from mhc_exp.config.build import ConfigError, Problem
 from mhc_exp.config.overrides import override_problems
 from mhc_exp.config.spelling import nearest
 from mhc_exp.config.vocabulary import OVERLAYS, keys
+from mhc_exp.runs.redaction import redact
 
 if TYPE_CHECKING:
     from mhc_exp.config.plan import Planned
@@ -173,7 +174,7 @@ def refuse(error: ConfigError) -> int:
     """Say what is wrong; the exit code of a refusal."""
     count = len(error.problems)
     print(f"Refused, nothing was started ({count} problem{'s' * (count > 1)}):", file=sys.stderr)
-    print(*(f"  {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
+    print(*(redact(f"  {problem}") for problem in error.problems), sep="\n", file=sys.stderr)
     return REFUSED
 
 

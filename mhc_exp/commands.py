@@ -38,6 +38,7 @@ COMMANDS = {
     "inspect": Command("what a checkpoint's wiring learned", "mhc_exp.inspection.inspect:main", "runs"),
     "intervene": Command("the loss without parts of a wiring", "mhc_exp.inspection.intervene:main", "runs"),
     "bench": Command("what the wirings cost on this machine", "mhc_exp.benchmarks.bench:main"),
+    "doctor": Command("is this installation, or a run, in order", "mhc_exp.doctor.command:main", "sources"),
     "report": Command("runs as one page", "mhc_exp.analysis.report:main", "sources"),
     "upload": Command("runs to W&B", "mhc_exp.analysis.upload:main", "sources"),
     "dashboard": Command("W&B pages for a project", "mhc_exp.analysis.dashboard:main"),

@@ -130,6 +130,11 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
+def is_row(line: bytes) -> bool:
+    """Whether `line`, without its line break, is a row."""
+    return _row(line) is not None
+
+
 def _row(line: bytes) -> dict[str, Any] | None:
     """The row in `line`; None if it is none. Bare NaN and Infinity, which strict JSON lacks, count as not measured."""
     try:

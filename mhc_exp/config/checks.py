@@ -18,6 +18,7 @@ from mhc_exp.config.naming import slug_problem
 from mhc_exp.config.schema import Config, PointerChasing
 from mhc_exp.config.variant_rules import variant_problems
 from mhc_exp.planning.recompute import layers_of, obstacle
+from mhc_exp.runs.redaction import redact
 from mhc_exp.topology import families
 
 NATIVE_STREAMS = range(2, 9)
@@ -131,6 +132,24 @@ def _names(config: Config) -> Iterator[Problem]:
         yield Problem("runs_root", f"{str(existing)!r} is a file; type runs_root= and a directory")
     elif not os.access(existing, os.W_OK | os.X_OK):
         yield Problem("runs_root", f"{str(existing)!r} is not writable; type runs_root= and a directory of yours")
+
+
+def _secrets(config: Config) -> Iterator[Problem]:
+    """A value that came from the environment (`${oc.env:...}`) would be written into run.json."""
+    for path, value in _texts(dataclasses.asdict(config)):
+        if redact(value) != value:
+            yield Problem(path, "holds a secret of the environment, which would be recorded; type another value")
+
+
+def _texts(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _texts(value, f"{path}.{key}" if path else key)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _texts(value, path)
+    elif isinstance(node, str):
+        yield path, node
 
 
 def _model(config: Config) -> Iterator[Problem]:
@@ -267,6 +286,7 @@ def memory_estimate(config: Config) -> float:
 _RULES = (
     _backend,
     _names,
+    _secrets,
     variant_problems,
     _model,
     dataset_problems,

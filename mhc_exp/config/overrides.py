@@ -20,10 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 from mhc_exp.config import vocabulary
 from mhc_exp.config.build import Problem, value_problems
 from mhc_exp.config.compose import compose_mapping, option_class, sweep_params
+from mhc_exp.config.foreign import foreign_problems
 from mhc_exp.config.schema import DISCRIMINATORS
 from mhc_exp.config.spelling import nearest, suggest
 
 COMMAND = "python -m mhc_exp"
+
+THAT_CALL = ("hydra.callbacks", "hydra/callbacks", "hydra.job_logging", "hydra.hydra_logging")
+"""Keys of Hydra under which a name is imported and called."""
 
 MANY = 1000
 """Values of one range() that are looked at."""
@@ -36,7 +40,8 @@ def override_problems(
     overrides: Sequence[str], *, multirun: bool = False, config_dirs: Sequence[Path] = ()
 ) -> list[Problem]:
     """Everything wrong with these `key=value` words, as far as it shows before composition."""
-    return _Reader(multirun, config_dirs).read(overrides)
+    reader = _Reader(multirun, config_dirs)
+    return [*reader.read(overrides), *foreign_problems(config_dirs, reader.searchpath)]
 
 
 class _Reader:
@@ -49,6 +54,8 @@ class _Reader:
         """Legal options named on the command line or by the sweep file, by group."""
         self.open_world = False
         """Whether options may come from a place only Hydra knows (hydra.searchpath)."""
+        self.searchpath: list[str] = []
+        """Those places."""
         self.any_sweeper = False
         """Whether a sweeper plugin was chosen, which may understand more than the built-in one."""
 
@@ -57,9 +64,14 @@ class _Reader:
         for override in parsed:
             if "_target_" in (override.input_line or ""):
                 self._refuse(str(override.key_or_group), "a configuration never names code to run; leave out _target_")
+            elif str(override.key_or_group).startswith(THAT_CALL):
+                self._refuse(str(override.key_or_group), "can name code to run, so it cannot be set; leave it out")
         ours = [override for override in parsed if not _is_hydras(override)]
         for override in parsed:
             self.open_world |= override.key_or_group == "hydra.searchpath"
+            if override.key_or_group == "hydra.searchpath":
+                value = _plain(override._value)
+                self.searchpath += [str(place) for place in (value if isinstance(value, list) else [value])]
             self.any_sweeper |= override.key_or_group == "hydra/sweeper"
         groups = [override for override in ours if self._is_group(override)]
         for override in groups:

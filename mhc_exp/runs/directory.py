@@ -62,7 +62,7 @@ class RunDirectory:
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = identity(config, name=path.name, sweep=sweep, command=command)
         for abandoned in path.parent.glob(f".new-{path.name}-*"):
-            if not _alive(abandoned.name.rpartition("-")[2]):
+            if not process_lives(abandoned.name.rpartition("-")[2]):
                 discard(abandoned)
         fresh = path.with_name(f".new-{path.name}-{os.getpid()}")
         disk = Disk()
@@ -216,7 +216,8 @@ class RunDirectory:
 _DAMAGED: dict[str, Any] = {"state": "failed", "step": 0, "score": None, "reason": "status.json is damaged"}
 
 
-def _alive(pid: str) -> bool:
+def process_lives(pid: str) -> bool:
+    """Whether a process of this machine has the id `pid`; text that is no number is nobody's."""
     try:
         os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):

@@ -88,15 +88,20 @@ class SegmentConnection(nn.Module):
     def read(self, x: Tensor, routes: Routes) -> Tensor:
         """Input of the sublayer [N, C] from the segments [N, S, W]."""
         with torch.autocast(x.device.type, enabled=False):
-            return (routes.read.permute(2, 0, 1).to(x.dtype) @ x).flatten(1)
+            return (_per_token(routes.read, x) @ x).flatten(1)
 
     def write(self, x: Tensor, y: Tensor, routes: Routes) -> Tensor:
         """New segments [N, S, W] from the old ones and the sublayer's output y [N, C]; in the dtype of x throughout."""
         with torch.autocast(x.device.type, enabled=False):
             parts = y.to(x.dtype).view(len(y), self.variant.fractions, -1)
-            write, mix = routes.write.permute(2, 1, 0).to(x.dtype), routes.mix.permute(2, 0, 1).to(x.dtype)
+            write, mix = _per_token(routes.write.transpose(0, 1), x), _per_token(routes.mix, x)
             diagonal = self.variant.write == "diagonal"
             return mix @ x + (write * _repeat(parts, self.variant.segments) if diagonal else write @ parts)
+
+
+def _per_token(coefficients: Tensor, x: Tensor) -> Tensor:
+    """[I, J, N] -> [N, I, J] in the dtype of x, in order in memory: else products of small matrices take longer."""
+    return coefficients.permute(2, 0, 1).contiguous().to(x.dtype)
 
 
 class SegmentExpand(nn.Module):

@@ -58,9 +58,22 @@ def test_identity_says_what_ran_and_where(config):
     assert facts["config_hash"] == config_hash(config)
     assert facts["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert facts["versions"]["numpy"]
+    assert facts["packages"]["numpy"] == facts["versions"]["numpy"]
     assert facts["cpus"] >= 1
     assert facts["command"] == ["mhc_exp", "depth=2"]
     assert set(facts) >= {"git", "platform", "machine", "hostname", "created", "wandb_id", "sweep", "name"}
+
+
+def test_packages_are_those_of_pip_freeze():
+    from importlib.metadata import distributions
+
+    known = {
+        dist.metadata["Name"].lower().replace("_", "-").replace(".", "-"): dist.version for dist in distributions()
+    }
+    found = {name.replace(".", "-"): version for name, version in identity.installed().items()}
+    assert len(found) > 20
+    assert found == {name: version for name, version in known.items() if name in found}
+    assert not {name for name in known.keys() - found.keys() if not name.startswith("mhc")}
 
 
 def test_versions_are_known_without_importing_the_packages():

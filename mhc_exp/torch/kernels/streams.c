@@ -84,30 +84,32 @@ INLINE void write_at(const float *x, const float *f, const V *write, const V *mi
   }
 }
 
-INLINE int write_tokens(const float *x, const float *f, const float *write, const float *mix, int mixes, long N, long C, long step,
-                        int threads, float *y) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (long tile = 0; tile < N; tile += LANES) {
-    V weights[S + SS];
-    load_tile(write, S, N, tile, step, weights);
-    if (mixes) load_tile(mix, SS, N, tile, step, weights + S);
-    for (int lane = 0; lane < LANES && tile + lane < N; lane++) {
-      long t = tile + lane, k = 0;
-      V w[S], h[SS];
-      for (int i = 0; i < S; i++) w[i] = spread(weights + i, lane);
-      for (int i = 0; mixes && i < SS; i++) h[i] = spread(weights + S + i, lane);
-      for (; k + LANES <= C; k += LANES) write_at(x + t * S * C, f + t * C, w, h, mixes, C, k, LANES, y + t * S * C);
-      if (k < C) write_at(x + t * S * C, f + t * C, w, h, mixes, C, k, C - k, y + t * S * C);
-    }
+// A tile of write_forward. What is constant has to be so outside of the parallel region: compilers make a function of that
+// before they inline anything, and with `mixes` unknown the sums would not stay in registers.
+INLINE void write_tile(const float *x, const float *f, const float *write, const float *mix, int mixes, long N, long C, long tile,
+                       long step, float *y) {
+  V weights[S + SS];
+  load_tile(write, S, N, tile, step, weights);
+  if (mixes) load_tile(mix, SS, N, tile, step, weights + S);
+  for (int lane = 0; lane < LANES && tile + lane < N; lane++) {
+    long t = tile + lane, k = 0;
+    V w[S], h[SS];
+    for (int i = 0; i < S; i++) w[i] = spread(weights + i, lane);
+    for (int i = 0; mixes && i < SS; i++) h[i] = spread(weights + S + i, lane);
+    for (; k + LANES <= C; k += LANES) write_at(x + t * S * C, f + t * C, w, h, mixes, C, k, LANES, y + t * S * C);
+    if (k < C) write_at(x + t * S * C, f + t * C, w, h, mixes, C, k, C - k, y + t * S * C);
   }
-  return 1;
 }
 
 // y_i = sum_j mix_ij x_j + write_i f; mix may be null for the identity
 int write_forward(const float *x, const float *f, const float *write, const float *mix, long N, long C, long step, int threads,
                   float *y) {
-  if (mix) return write_tokens(x, f, write, mix, 1, N, C, step, threads, y);
-  return write_tokens(x, f, write, mix, 0, N, C, step, threads, y);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long tile = 0; tile < N; tile += LANES) {
+    if (mix) write_tile(x, f, write, mix, 1, N, C, tile, step, y);
+    else write_tile(x, f, write, mix, 0, N, C, tile, step, y);
+  }
+  return 1;
 }
 
 INLINE void unwrite_at(const float *dy, const V *write, const V *mix, int mixes, long C, long k, long left, float *df, float *dx) {
@@ -140,50 +142,51 @@ enum { OUTER_ROWS = S <= 4 ? S : 20 / (S + 1) }; // as many as keep their sums i
 
 enum { WRITE_PARTS = (S + SS + LANES - 1) / LANES * LANES };
 
-INLINE int write_backward_tokens(const float *dy, const float *x, const float *f, const float *write, const float *mix, int mixes,
-                                 long N, long C, long step, int threads, float *df, float *dx, float *dwrite, float *dmix) {
-  const int count = mixes ? S + SS : S;
-  float *partial = scratch((size_t)(threads * count));
-  if (!partial) return 0;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (long tile = 0; tile < N; tile += LANES) {
-    int present = N - tile < LANES ? (int)(N - tile) : LANES;
-    float *sum = partial + omp_get_thread_num() * count;
-    V part[WRITE_PARTS] = {{0}}, weights[S + SS], found[S + SS] = {{0}};
-    load_tile(write, S, N, tile, step, weights);
-    if (mixes) load_tile(mix, SS, N, tile, step, weights + S);
-    for (int lane = 0; lane < present; lane++) {
-      long t = tile + lane, k = 0;
-      const float *g = dy + t * S * C, *own = x + t * S * C, *added = f + t * C;
-      V w[S], h[SS];
-      for (int i = 0; i < S; i++) w[i] = spread(weights + i, lane);
-      for (int i = 0; mixes && i < SS; i++) h[i] = spread(weights + S + i, lane);
-      for (; k + LANES <= C; k += LANES) unwrite_at(g, w, h, mixes, C, k, LANES, df + t * C, dx + t * S * C);
-      if (k < C) unwrite_at(g, w, h, mixes, C, k, C - k, df + t * C, dx + t * S * C);
+// A tile of write_backward; sum[count] are the thread's sums if step = 0.
+INLINE void write_backward_tile(const float *dy, const float *x, const float *f, const float *write, const float *mix, int mixes,
+                                long N, long C, long tile, long step, float *sum, float *df, float *dx, float *dwrite, float *dmix) {
+  const int count = mixes ? S + SS : S, present = N - tile < LANES ? (int)(N - tile) : LANES;
+  V part[WRITE_PARTS] = {{0}}, weights[S + SS], found[S + SS] = {{0}};
+  load_tile(write, S, N, tile, step, weights);
+  if (mixes) load_tile(mix, SS, N, tile, step, weights + S);
+  for (int lane = 0; lane < present; lane++) {
+    long t = tile + lane, k = 0;
+    const float *g = dy + t * S * C, *own = x + t * S * C, *added = f + t * C;
+    V w[S], h[SS];
+    for (int i = 0; i < S; i++) w[i] = spread(weights + i, lane);
+    for (int i = 0; mixes && i < SS; i++) h[i] = spread(weights + S + i, lane);
+    for (; k + LANES <= C; k += LANES) unwrite_at(g, w, h, mixes, C, k, LANES, df + t * C, dx + t * S * C);
+    if (k < C) unwrite_at(g, w, h, mixes, C, k, C - k, df + t * C, dx + t * S * C);
 #pragma GCC unroll 8
-      for (int from = 0; from < S; from += OUTER_ROWS) {
-        int to = from + OUTER_ROWS < S ? from + OUTER_ROWS : S;
-        for (k = 0; k + LANES <= C; k += LANES) outer_at(g, own, added, from, to, mixes, C, k, LANES, part);
-        if (k < C) outer_at(g, own, added, from, to, mixes, C, k, C - k, part);
-      }
-      if (step || lane == present - 1) keep_sums(part, count, lane, step, (float *)found, sum);
+    for (int from = 0; from < S; from += OUTER_ROWS) {
+      int to = from + OUTER_ROWS < S ? from + OUTER_ROWS : S;
+      for (k = 0; k + LANES <= C; k += LANES) outer_at(g, own, added, from, to, mixes, C, k, LANES, part);
+      if (k < C) outer_at(g, own, added, from, to, mixes, C, k, C - k, part);
     }
-    if (step) store_tile(found, S, N, tile, dwrite);
-    if (step && mixes) store_tile(found + S, SS, N, tile, dmix);
+    if (step || lane == present - 1) keep_sums(part, count, lane, step, (float *)found, sum);
   }
-  if (!step) {
-    float total[S + SS];
-    add_threads(partial, threads, count, total);
-    memcpy(dwrite, total, sizeof(float) * S);
-    if (mixes) memcpy(dmix, total + S, sizeof(float) * SS);
-  }
-  free(partial);
-  return 1;
+  if (step) store_tile(found, S, N, tile, dwrite);
+  if (step && mixes) store_tile(found + S, SS, N, tile, dmix);
 }
 
 // Gradients of write_forward. mix, dx and dmix are null for the identity, whose dx is dy.
 int write_backward(const float *dy, const float *x, const float *f, const float *write, const float *mix, long N, long C, long step,
                    int threads, float *df, float *dx, float *dwrite, float *dmix) {
-  if (mix) return write_backward_tokens(dy, x, f, write, mix, 1, N, C, step, threads, df, dx, dwrite, dmix);
-  return write_backward_tokens(dy, x, f, write, mix, 0, N, C, step, threads, df, dx, dwrite, dmix);
+  const int count = mix ? S + SS : S;
+  float *partial = scratch((size_t)(threads * count));
+  if (!partial) return 0;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long tile = 0; tile < N; tile += LANES) {
+    float *sum = partial + omp_get_thread_num() * count;
+    if (mix) write_backward_tile(dy, x, f, write, mix, 1, N, C, tile, step, sum, df, dx, dwrite, dmix);
+    else write_backward_tile(dy, x, f, write, mix, 0, N, C, tile, step, sum, df, dx, dwrite, dmix);
+  }
+  if (!step) {
+    float total[S + SS];
+    add_threads(partial, threads, count, total);
+    memcpy(dwrite, total, sizeof(float) * S);
+    if (mix) memcpy(dmix, total + S, sizeof(float) * SS);
+  }
+  free(partial);
+  return 1;
 }

@@ -1,0 +1,1 @@
+"""`mhc-exp doctor`: is this installation sound, is this run directory, and what can be repaired without risk."""
