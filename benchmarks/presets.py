@@ -21,7 +21,7 @@ from mhc_exp.torch.trainer import TorchTrainer
 from mhc_exp.training.schedule import learning_rate
 
 STEPS, SEEDS, CHECKPOINTS = 100, 3, (0, 100)
-MHC_PRESETS = [name for name in PRESETS if name not in ("hc_paper", "demo", "zero_mix", "circulant_repo")]
+MHC_PRESETS = [name for name in PRESETS if name not in ("hc_paper", "demo", "zero_mix", "circulant_repo", "preserving")]
 
 
 def measure(preset: str, seed: int) -> dict[str, float]:
