@@ -8,6 +8,7 @@ import io
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mhc_exp.config.build import ConfigError
 from mhc_exp.torch import (
@@ -148,7 +149,6 @@ def test_ejecting_gives_the_model_back(case):
     names, kinds, before = list(model.state_dict()), [type(part) for part in model.modules()], model.eval()(x)
     inject(model)
     assert set(names) < set(model.state_dict())
-    assert [type(part).__name__ for part in model.modules() if type(part) in kinds] is not None
     stirred(model)
     assert is_injected(model)
     assert eject(model) is model
@@ -208,13 +208,13 @@ def test_training_lowers_the_loss_and_moves_every_connection(build):
     start = [parameter.detach().clone() for parameter in connection_parameters(model)]
     optimizer = torch.optim.AdamW(parameter_groups(model, 3e-3, 0.1, connection_lr=1e-2))
     losses = []
-    for _ in range(60):
+    for _ in range(25):
         optimizer.zero_grad()
         error = (model(x) - target).square().mean()
         error.backward()
         optimizer.step()
         losses.append(float(error.detach()))
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     moved = [not torch.equal(one, two) for one, two in zip(start, connection_parameters(model), strict=True)]
     assert all(moved)
 
@@ -252,16 +252,18 @@ def test_copies_pickles_and_state_dicts(case):
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in twin.modules())
 
 
-def test_compiling_gives_the_same_numbers(case):
-    model, x, _ = case
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, while it traces
+@pytest.mark.parametrize("name", ["encoder", "resnet"])
+def test_compiling_gives_the_same_numbers(name):
+    torch.manual_seed(0)
+    build, shape, _ = MODELS[name]
+    model, x = build(), torch.randn(shape)
     stirred(inject(model.eval()))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 def test_recomputed_blocks_have_the_same_gradients_bit_for_bit():
-    from torch.utils.checkpoint import checkpoint
-
     torch.manual_seed(0)
     model, x = stirred(inject(encoder(dropout=0.1))), torch.randn(2, 5, WIDTH)
     found = []

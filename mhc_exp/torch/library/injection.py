@@ -164,7 +164,8 @@ def _runs(model: nn.Module, adapters: Sequence[Adapter]) -> Iterator[Run]:
 
 
 def _children(container: nn.Module) -> Iterable[nn.Module]:
-    return container.children() if isinstance(container, nn.ModuleList | nn.Sequential) else ()
+    """Modules of a list, repetitions included."""
+    return list(container) if isinstance(container, nn.ModuleList | nn.Sequential) else ()
 
 
 def _refuse(model: nn.Module, runs: list[Run]) -> None:
