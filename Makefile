@@ -7,7 +7,11 @@ FUZZ_SECONDS ?= 600
 FUZZ_FINDINGS ?= fuzz-findings
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+<<<<<<< HEAD
 .PHONY: help install dev demo depth-sweep fixture test test-slow test-faults soak fuzz audit lock gate independent triton lint clean
+=======
+.PHONY: help install dev demo depth-sweep fixture test test-slow gate independent library triton lint clean
+>>>>>>> library
 
 help:
 	@echo "make install     create $(VENV) with every backend (a second call is instant)"
@@ -22,6 +26,7 @@ help:
 	@echo "make lock        requirements.lock anew, after a change of pyproject.toml or constraints.txt"
 	@echo "make gate        the table of all wirings against all checks (minutes)"
 	@echo "make independent compare the wirings with other people's packages, installed in a directory of their own"
+	@echo "make library     streams in models of transformers and timm, installed in a directory of their own (0.2 GB)"
 	@echo "make triton      the Triton kernels in Triton's interpreter on the CPU, and compiled for GPUs (installs 0.7 GB apart)"
 	@echo "make lint        ruff and pyright alone"
 	@echo "make fixture     train the small runs that the notebooks read by default (about 10 minutes)"
@@ -95,6 +100,14 @@ gate: dev
 independent: dev
 	$(PIP_INSTALL) --no-deps --target $(VENV)/independent -r tests/independent/requirements.txt
 	PYTHONPATH=$(VENV)/independent $(BIN)/python -m pytest -m independent tests/independent
+
+# Without their dependencies: PyTorch is ours already.
+library: $(VENV)/library/.installed
+	PYTHONPATH=$(VENV)/library $(BIN)/python -m pytest -m library tests/library
+
+$(VENV)/library/.installed: tests/library/requirements.txt | dev
+	$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/library -r tests/library/requirements.txt
+	@touch $@
 
 # Linux only, and no GPU needed. On a machine with one: python -m pytest -m triton tests/triton_tier
 triton: $(VENV)/triton/.installed

@@ -40,6 +40,15 @@ def build(mapping: dict[str, Any]) -> Config:
     return config
 
 
+def build_group(name: str, mapping: dict[str, Any]) -> Any:
+    """The dataclass of one group, `variant` or `dataset`. Raises ConfigError with all problems."""
+    problems: list[Problem] = []
+    found = _union(name, mapping, problems)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
 def value_problems(hint: Any, value: Any, path: str) -> list[Problem]:
     """What is wrong with `value` for one key of the schema, given the key's type hint."""
     problems: list[Problem] = []

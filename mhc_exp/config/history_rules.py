@@ -13,7 +13,7 @@ def history_problems(config: Config) -> Iterator[Problem]:
     """What is wrong with a wiring that remembers earlier outputs; nothing for the others."""
     variant = config.variant
     if isinstance(variant, History):
-        yield from _start(variant)
+        yield from start_problems(variant)
     elif isinstance(variant, DenseFormer):
         yield from _reach(variant, config.depth)
     elif isinstance(variant, AttnRes) and config.model.width % variant.heads:
@@ -30,7 +30,8 @@ def history_problems(config: Config) -> Iterator[Problem]:
         )
 
 
-def _start(variant: History) -> Iterator[Problem]:
+def start_problems(variant: History) -> Iterator[Problem]:
+    """What is wrong with the initial weight of the newest state."""
     floor = variant.floor if variant.constraint == "identity_preserving" else 0.0
     if not floor < variant.newest < 1:
         above = f"above variant.floor={floor:g}" if floor else "above 0"

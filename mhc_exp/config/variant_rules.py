@@ -45,6 +45,7 @@ INIT_NEEDS = {
     "mhc_lab": _SIGMOIDS,
     "zero_mix": _SIGMOIDS,
     "circulant_repo": _SIGMOIDS,
+    "preserving": _SIGMOIDS,
 }
 """Preset -> activations and charts for which its numbers mean what their source meant."""
 
@@ -59,12 +60,7 @@ def variant_problems(config: Config) -> Iterator[Problem]:
         yield from residual_problems(variant, config.model.width)
     own = families.connection(variant)
     if own is not None:
-        yield from _chart(own.mix, "streams", own.streams, 64)
-        yield from _mix(own.mix)
-        yield from _layer_norm(own)
-        yield from _gates(own)
-        yield from _init(own)
-        yield from _read_out(own)
+        yield from stream_problems(own)
     if isinstance(variant, Looped):
         yield from looped_problems(variant, config.depth)
     if isinstance(variant, Gated) and variant.bottleneck > config.model.width:
@@ -80,6 +76,16 @@ def variant_problems(config: Config) -> Iterator[Problem]:
     if isinstance(variant, Segments):
         yield from segment_problems(variant, config.model.width)
     yield from history_problems(config)
+
+
+def stream_problems(own: Streams) -> Iterator[Problem]:
+    """Everything wrong with a stream connection that one key alone does not show."""
+    yield from _chart(own.mix, "streams", own.streams, 64)
+    yield from _mix(own.mix)
+    yield from _layer_norm(own)
+    yield from _gates(own)
+    yield from _init(own)
+    yield from _read_out(own)
 
 
 def _chart(mix: Mix, key: str, streams: int, most: int) -> Iterator[Problem]:

@@ -114,6 +114,7 @@ StreamInit = Literal[
     "mhc_lab",
     "zero_mix",
     "circulant_repo",
+    "preserving",
     "demo",
 ]
 """Named initial values of stream connections (mhc_exp.topology.init)."""

@@ -35,6 +35,8 @@ class Preset:
     """Whether `weight_std` is divided by the root of the number of inputs of the projection."""
     unit_write: bool = False
     """Every stream receives exactly one F at step 0 (needed to equal the pre-norm residual)."""
+    unit_read: bool = False
+    """Read weights of two streams or more sum to one at step 0, so that not even a norm is needed to absorb them."""
     separates: bool = False
     """Streams differ after the first connection already, before any training."""
 
@@ -63,6 +65,12 @@ def _mean(streams: int, index: int) -> np.ndarray:
     return np.full(streams, -np.log(max(streams - 1, 1)))
 
 
+def _leaning(streams: int, index: int) -> np.ndarray:
+    """Logits of sigmoid read weights that sum to one, 0.7 of it on stream index mod S (S = 1 has none but infinity)."""
+    odds = np.where(np.arange(streams) == index % streams, 0.7, 0.3 / max(streams - 1, 1))
+    return np.log(odds / (1 - odds))
+
+
 def _demo(streams: int, index: int) -> np.ndarray:
     return np.where(np.eye(streams, dtype=bool), 1.0, -1.0).reshape(-1)
 
@@ -74,6 +82,7 @@ PRESETS: dict[str, Preset] = {
         _constant(1.0),
         (1.0, 0.0),
         unit_write=True,
+        unit_read=True,
     ),
     "near_identity": Preset(
         "ours: read of the mhc-lite repository, write exactly 1 (equals pre-norm at step 0), H_res diagonal 0.980, so "
@@ -127,6 +136,15 @@ PRESETS: dict[str, Preset] = {
         weight_std=0.02,
         by_fan_in=True,
         unit_write=True,
+    ),
+    "preserving": Preset(
+        "ours, for models that are trained already: read weights sum to one and lean towards stream k, write exactly "
+        "1, H_res diagonal 0.980: the same function at step 0, whether or not a norm follows",
+        _leaning,
+        _constant(0.0),
+        (0.0, -5.0),
+        unit_write=True,
+        unit_read=True,
     ),
     "demo": Preset("seed demo: logits 2I - 1 for read, write and mix", _demo, _demo, (1.0, -1.0)),
 }

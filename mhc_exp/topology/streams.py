@@ -99,13 +99,25 @@ def equals_prenorm_at_step_0(variant: Streams) -> bool:
     row sums; then any read, its own or the one before, is absorbed by F's input norm, and any read-out by the final
     norm.
     """
+    return _keeps_one_state(variant) and variant.site == "sublayer" and not variant.scale_output_init
+
+
+def preserves_the_function_at_step_0(variant: Streams) -> bool:
+    """Whether wrapping the branches of any residual network leaves its function as it is, with no norm to absorb a
+    factor: what equals pre-norm, whose read weights sum to one and whose streams are averaged.
+    """
+    unit_read = PRESETS[variant.init].unit_read and variant.streams > 1 and variant.read.eps == 0
+    return _keeps_one_state(variant) and unit_read and variant.reduce == "mean"
+
+
+def _keeps_one_state(variant: Streams) -> bool:
+    """Whether all streams are the residual state at step 0."""
     preset = PRESETS[variant.init]
     free_identity = variant.mix.chart == "free" and variant.init == "hc_paper"
     return (
         preset.unit_write
+        and variant.write.eps == 0
         and (free_identity or keeps_equal_streams(variant.mix))
-        and variant.site == "sublayer"
         and variant.expand == "replicate"
-        and not variant.scale_output_init
         and (variant.alpha == 0 or preset.weight_std == 0)
     )

@@ -18,7 +18,16 @@ from mhc_exp.topology.layout import layout
 
 PRESET_CASES = {
     f"mhc {name}": ["variant=mhc", f"variant.init={name}"]
-    for name in ("near_identity", "uniform", "lite_repo", "soft_identity", "mhc_lab", "zero_mix", "circulant_repo")
+    for name in (
+        "near_identity",
+        "uniform",
+        "lite_repo",
+        "soft_identity",
+        "mhc_lab",
+        "zero_mix",
+        "circulant_repo",
+        "preserving",
+    )
 }
 UNIT_WRITES = {
     f"{name} {preset}": [*cases.WIRINGS[name], f"variant.init={preset}"]

@@ -47,9 +47,15 @@ class Mixing(nn.Module):
             if observe is not None:
                 observe(torch.ones(1, 1, 1))
             return history[0], history
+        return self.mix(self.logits, history, observe)
+
+    def mix(
+        self, logits: Tensor, history: list[Tensor], observe: SourceObserver | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same with these logits, one for each state (or row of each)."""
         square = self.variant.constraint == "doubly_stochastic"
         with torch.autocast(history[0].device.type, enabled=False):
-            weights = self.matrix(self.logits) if square else self.simplex(self.logits)
+            weights = self.matrix(logits) if square else self.simplex(logits)
             if observe is not None:
                 observe((weights[0] if square else weights)[None, :, None])
             if not square:

@@ -33,7 +33,7 @@ def choose(config: Config, device: torch.device) -> Choice:
     if wanted == "eager" or connection is None:  # other families have no other tier
         return Choice(Eager(), "eager")
     try:
-        return _native(connection, device)
+        return native(connection, device)
     except Unavailable as reason:
         if wanted == "native":
             raise
@@ -46,7 +46,8 @@ def install(topology: nn.Module, tier: Eager) -> None:
         topology.kernels = tier  # type: ignore[assignment]
 
 
-def _native(connection: Streams, device: torch.device) -> Choice:
+def native(connection: Streams, device: torch.device) -> Choice:
+    """The tier with kernels of its own for these connections. Raises Unavailable."""
     if device.type == "cuda":
         return Choice(Triton(connection, device), f"native (Triton): {_description(connection)}")
     if device.type != "cpu":

@@ -1,0 +1,194 @@
+"""Hyper-connections around any module: wrap a branch, expand once before, reduce once after.
+
+Axes: * any leading axes, S streams, C width. Streams are [*, S, C]; with `channel_dim=1` a branch sees [B, C, H, W] and
+the streams are [B, H, W, S, C].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from mhc_exp.config import named
+from mhc_exp.config.build import ConfigError, Problem
+from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.topology.expansion import expansion_values
+from mhc_exp.topology.init import readout_values
+from mhc_exp.torch.expansion import Expand
+from mhc_exp.torch.library.connection import Kernels, StreamConnection
+from mhc_exp.torch.streams import Readout
+
+
+def expand_streams(x: Tensor, streams: int = 4, channel_dim: int = -1) -> Tensor:
+    """[*, C] -> [*, S, C]: `streams` copies. With `channel_dim=1`, [B, C, H, W] -> [B, H, W, S, C]."""
+    last = x.movedim(channel_dim, -1)
+    return last.unsqueeze(-2).expand(*last.shape[:-1], streams, -1).contiguous()
+
+
+def reduce_streams(x: Tensor, how: Literal["sum", "mean"] = "sum", channel_dim: int = -1) -> Tensor:
+    """[*, S, C] -> [*, C]: their sum (both papers) or mean. With `channel_dim=1`, [B, H, W, S, C] -> [B, C, H, W]."""
+    if how not in ("sum", "mean"):
+        raise ValueError(f"streams are reduced by 'sum' or 'mean', got {how!r}; a learned read-out is ReduceStreams")
+    return (x.sum(-2) if how == "sum" else x.mean(-2)).movedim(-1, channel_dim)
+
+
+class HyperConnection(nn.Module):
+    """x' = H_res x + H_post^T F(H_pre x) around any module F (arXiv:2409.19606 eq. 1, arXiv:2512.24880 eq. 3).
+
+    `branch` maps [*, C] to [*, C], or to a tuple that begins with it; it should hold its own norm and no residual.
+    Further arguments go to it as they are; the rest of a tuple comes back as it is.
+
+    - `variant`: a name of docs/variants.md whose family is `streams`, and any of its keys: `streams=2`,
+      `init="uniform"`, `coefficients="static"`, `mix={"chart": "cayley"}`, or dotted in
+      `options={"mix.chart": "cayley"}`.
+    - `layer_index` counts the connections of a model from 0: initial values differ so that streams come apart.
+    - `layers`, how many there are, is needed by a variant with a mixing budget (`c_mhc`).
+    - `channel_dim=1` for a branch on [B, C, H, W].
+    - `checkpoint=True` computes connection and branch again in the backward pass instead of keeping what they need.
+    """
+
+    def __init__(
+        self,
+        branch: nn.Module,
+        width: int,
+        streams: int | None = None,
+        variant: str | Variant = "mhc",
+        layer_index: int = 0,
+        layers: int | None = None,
+        *,
+        channel_dim: int = -1,
+        checkpoint: bool = False,
+        kernels: Kernels = "auto",
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ):
+        super().__init__()
+        spec = stream_variant(variant, streams, layers, dict(options or {}) | keys)
+        self.branch = branch
+        self.connection = StreamConnection(spec, width, layer_index, layers or 1, seed=seed, kernels=kernels)
+        self.channel_dim, self.checkpoint = channel_dim, checkpoint
+
+    def forward(self, streams: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """[*, S, C] -> [*, S, C], or the branch's tuple with these in place of its first element."""
+        if self.checkpoint and torch.is_grad_enabled():
+            return recomputed(self._connected, streams, *args, use_reentrant=False, **kwargs)
+        return self._connected(streams, *args, **kwargs)
+
+    def _connected(self, streams: Tensor, *args: Any, **kwargs: Any) -> Any:
+        u, entered = self.connection.read(streams)
+        y, *rest = _as_tuple(output := self.branch(u.movedim(-1, self.channel_dim), *args, **kwargs))
+        new = self.connection.write(entered, y.movedim(self.channel_dim, -1))
+        return (new, *rest) if isinstance(output, tuple) else new
+
+    def extra_repr(self) -> str:
+        spec = self.connection.variant
+        return f"variant={spec.name}, streams={spec.streams}, layer_index={self.connection.index}"
+
+
+class HyperConnection2d(HyperConnection):
+    """The same around a branch on [B, C, H, W]: `HyperConnection(..., channel_dim=1)`."""
+
+    def __init__(self, branch: nn.Module, width: int, *args: Any, **keys: Any):
+        super().__init__(branch, width, *args, channel_dim=1, **keys)
+
+
+class ExpandStreams(nn.Module):
+    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`)."""
+
+    def __init__(self, variant: Streams, width: int, channel_dim: int = -1, seed: int = 0):
+        super().__init__()
+        self.channel_dim = channel_dim
+        self.expand = Expand(variant.expand, variant.streams, width)
+        _load(self.expand, expansion_values(variant.expand, variant.streams, width, "topology.expand.", seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[*, C] -> [*, S, C]."""
+        last = x.movedim(self.channel_dim, -1)
+        return self.expand(last.reshape(-1, last.shape[-1])).unflatten(0, last.shape[:-1]).to(x.dtype)
+
+
+class ReduceStreams(nn.Module):
+    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`)."""
+
+    def __init__(self, variant: Streams, width: int, channel_dim: int = -1):
+        super().__init__()
+        self.how, self.channel_dim = variant.reduce, channel_dim
+        if variant.reduce == "head":
+            self.readout = Readout(variant, width)
+            _load(self.readout, readout_values(variant, width, "topology.readout."))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[*, S, C] -> [*, C]."""
+        if self.how != "head":
+            return reduce_streams(x, self.how, self.channel_dim)  # type: ignore[arg-type]
+        return self.readout(x.flatten(0, -3)).to(x.dtype).unflatten(0, x.shape[:-2]).movedim(-1, self.channel_dim)
+
+
+class HyperSequential(nn.Module):
+    """Branches in turn, each in a connection: [*, C] -> [*, C], expanded before the first and reduced after the last.
+
+    Keywords are those of HyperConnection; keyword arguments of a call go to every branch.
+    """
+
+    def __init__(
+        self,
+        branches: Iterable[nn.Module],
+        width: int,
+        streams: int | None = None,
+        variant: str | Variant = "mhc",
+        *,
+        channel_dim: int = -1,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ):
+        super().__init__()
+        own = {name: keys.pop(name) for name in ("checkpoint", "kernels") if name in keys}
+        modules = list(branches)
+        spec = stream_variant(variant, streams, len(modules), dict(options or {}) | keys)
+        shared = {"channel_dim": channel_dim, "seed": seed, **own}
+        self.expand = ExpandStreams(spec, width, channel_dim, seed)
+        self.connections = nn.ModuleList(
+            HyperConnection(module, width, None, spec, index, len(modules), **shared)
+            for index, module in enumerate(modules)
+        )
+        self.reduce = ReduceStreams(spec, width, channel_dim)
+
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+        x = self.expand(x)
+        for connection in self.connections:
+            x, *_ = _as_tuple(connection(x, **kwargs))
+        return self.reduce(x)
+
+
+def stream_variant(variant: str | Variant, streams: int | None, layers: int | None, keys: Mapping[str, Any]) -> Streams:
+    """The stream variant by name and keys, with its demands on a lone connection met. Raises ConfigError."""
+    spec = named.streams(variant, dict(keys) | ({} if streams is None else {"streams": streams}))
+    if spec.mix.budget is not None and layers is None:
+        raise ConfigError(
+            [Problem("layers", f"{spec.name} shares a mixing budget among all connections; type layers=<their number>")]
+        )
+    if spec.scale_output_init:
+        raise ConfigError(
+            [
+                Problem(
+                    "variant.scale_output_init",
+                    "is about initial values of a body that is not ours; type scale_output_init=False, and "
+                    f"multiply your output projections by {spec.streams}**0.5",
+                )
+            ]
+        )
+    return spec
+
+
+def _as_tuple(output: Any) -> tuple[Any, ...]:
+    return output if isinstance(output, tuple) else (output,)
+
+
+def _load(module: nn.Module, values: Mapping[str, Any]) -> None:
+    module.load_state_dict({name.rpartition(".")[2]: torch.from_numpy(value) for name, value in values.items()})

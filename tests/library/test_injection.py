@@ -1,0 +1,404 @@
+"""Streams in models that are there already: PyTorch's own layers, ResNets, residual blocks in a Sequential."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mhc_exp.config.build import ConfigError
+from mhc_exp.torch import (
+    Adapter,
+    Branch,
+    CannotInject,
+    HyperSequential,
+    Residual,
+    Residual2d,
+    connection_parameters,
+    connections,
+    eject,
+    freeze_body,
+    inject,
+    is_injected,
+    parameter_groups,
+    preserves,
+)
+
+WIDTH = 16
+
+
+class BasicBlock(nn.Module):
+    """torchvision's."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.downsample is not None:
+            identity = self.downsample(x)
+        out += identity
+        return self.relu(out)
+
+
+class ResNet(nn.Module):
+    """Three stages of three blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 1, 1)
+        self.layer1 = self.stage(8, 8, 1)
+        self.layer2 = self.stage(8, 16, 2)
+        self.layer3 = self.stage(16, 24, 2)
+        self.head = nn.Linear(24, 10)
+
+    def stage(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(BasicBlock(inputs, outputs, stride), *(BasicBlock(outputs, outputs) for _ in range(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer3(self.layer2(self.layer1(self.stem(x)))).mean((2, 3)))
+
+
+def encoder(depth: int = 3, dropout: float = 0.0, norm_first: bool = True) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(WIDTH, 2, 32, dropout, batch_first=True, norm_first=norm_first)
+    return nn.TransformerEncoder(layer, depth, nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+
+
+def sequential() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, WIDTH), *(Residual(branch()) for _ in range(4)), nn.Linear(WIDTH, 3))
+
+
+def images() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 1), *(Residual2d(nn.Conv2d(6, 6, 3, padding=1)) for _ in range(3)), nn.Flatten()
+    )
+
+
+def branch() -> nn.Module:
+    return nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Tanh())
+
+
+MODELS = {
+    "encoder": (encoder, (2, 5, WIDTH), 6),
+    "resnet": (ResNet, (2, 3, 12, 12), 7),
+    "sequential": (sequential, (7, 4), 4),
+    "images": (images, (2, 3, 5, 5), 3),
+}
+"""Name -> (how to build it, shape of an input, number of connections)."""
+
+
+@pytest.fixture(params=MODELS)
+def case(request):
+    torch.manual_seed(0)
+    build, shape, count = MODELS[request.param]
+    return build(), torch.randn(shape), count
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in connection_parameters(model):
+            parameter += 0.5 * torch.randn(parameter.shape, generator=random)
+    return model
+
+
+def loss(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x).square().mean()
+
+
+@pytest.mark.parametrize("variant", ["mhc", "hc", "identity_hc", "mhc_lite", "kromhc", "ohc", "c_mhc"])
+def test_the_function_is_the_same_at_step_0_and_not_afterwards(case, variant):
+    model, x, count = case
+    model.eval()
+    before = model(x)
+    assert inject(model, variant) is model
+    assert preserves(model)
+    assert len(connections(model)) == count
+    torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(stirred(model)(x), before, rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_of_the_body_are_the_same_at_step_0(case):
+    """In evaluation mode and in training, where batches norm themselves."""
+    model, x, _ = case
+    body = dict(model.named_parameters())
+    expected = torch.autograd.grad(loss(model, x), list(body.values()))
+    inject(model)
+    found = torch.autograd.grad(loss(model, x), list(body.values()))
+    size = max(float(gradient.abs().max()) for gradient in expected)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-5 * size)
+
+
+def test_ejecting_gives_the_model_back(case):
+    model, x, _ = case
+    names, kinds, before = list(model.state_dict()), [type(part) for part in model.modules()], model.eval()(x)
+    inject(model)
+    assert set(names) < set(model.state_dict())
+    stirred(model)
+    assert is_injected(model)
+    assert eject(model) is model
+    assert not is_injected(model)
+    assert list(model.state_dict()) == names
+    assert [type(part) for part in model.modules()] == kinds
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    assert torch.equal(model(x), before)
+
+
+def test_no_inner_residual_remains():
+    """The split encoder is the stack of its sublayers, each in a connection of its own."""
+    torch.manual_seed(0)
+    model, x = encoder(2).eval(), torch.randn(2, 5, WIDTH)
+    inject(model, "mhc", kernels="eager")
+    parts = []
+    for layer in model.layers:
+        parts += [SelfAttention(layer), nn.Sequential(layer.norm2, layer.linear1, nn.ReLU(), layer.linear2)]
+    stack = HyperSequential(parts, WIDTH, reduce="mean", init="preserving", kernels="eager")
+    stirred(model)
+    for ours, theirs in zip(connections(stack), connections(model), strict=True):
+        ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(model(x), model.norm(stack(x)), rtol=1e-5, atol=1e-5)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.norm, self.attention = layer.norm1, layer.self_attn
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def test_what_a_block_adds_to_itself_reaches_nothing(case):
+    """A body that is handed NaN where the zeros are computes the same."""
+    model, x, _ = case
+    stirred(inject(model.eval()))
+    before = model(x)
+    poisoned = Tensor.new_zeros
+    try:
+        Tensor.new_zeros = lambda self, *size, **keys: poisoned(self, *size, **keys) + float("nan")  # type: ignore[method-assign]
+        after = model(x)
+    finally:
+        Tensor.new_zeros = poisoned  # type: ignore[method-assign]
+    assert torch.equal(after, before)
+
+
+@pytest.mark.parametrize("build", [encoder, ResNet, sequential])
+def test_training_lowers_the_loss_and_moves_every_connection(build):
+    torch.manual_seed(0)
+    model = build()
+    x = torch.randn(next(shape for make, shape, _ in MODELS.values() if make is build))
+    target = torch.randn_like(model(x))
+    inject(model)
+    start = [parameter.detach().clone() for parameter in connection_parameters(model)]
+    optimizer = torch.optim.AdamW(parameter_groups(model, 3e-3, 0.1, connection_lr=1e-2))
+    losses = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        error = (model(x) - target).square().mean()
+        error.backward()
+        optimizer.step()
+        losses.append(float(error.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    moved = [not torch.equal(one, two) for one, two in zip(start, connection_parameters(model), strict=True)]
+    assert all(moved)
+
+
+def test_fine_tuning_moves_the_connections_alone():
+    torch.manual_seed(0)
+    model, x = encoder(), torch.randn(2, 5, WIDTH)
+    body = {name: value.clone() for name, value in model.state_dict().items()}
+    inject(model, train="connections")
+    assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in connection_parameters(model)}
+    optimizer = torch.optim.SGD(parameter_groups(model, 0.1))
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss(model, x).backward()
+        optimizer.step()
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in body.items())
+    assert all(p.requires_grad for p in freeze_body(model.requires_grad_(True)).parameters()) is False
+
+
+def test_copies_pickles_and_state_dicts(case):
+    model, x, _ = case
+    plain = copy.deepcopy(model)
+    stirred(inject(model.eval()))
+    found, twin, file = model(x), copy.deepcopy(model), io.BytesIO()
+    with torch.no_grad():
+        for parameter in connection_parameters(model):
+            parameter.zero_()
+    assert torch.equal(twin(x), found)
+    torch.save(twin, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(x), found)
+    inject(plain.eval()).load_state_dict(twin.state_dict())
+    assert torch.equal(plain(x), found)
+    eject(twin)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in twin.modules())
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, while it traces
+@pytest.mark.parametrize("name", ["encoder", "resnet"])
+def test_compiling_gives_the_same_numbers(name):
+    torch.manual_seed(0)
+    build, shape, _ = MODELS[name]
+    model, x = build(), torch.randn(shape)
+    stirred(inject(model.eval()))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_recomputed_blocks_have_the_same_gradients_bit_for_bit():
+    torch.manual_seed(0)
+    model, x = stirred(inject(encoder(dropout=0.1))), torch.randn(2, 5, WIDTH)
+    found = []
+    for again in (False, True):
+        torch.manual_seed(5)
+        state = x
+        for layer in model.layers:
+            state = checkpoint(layer, state, use_reentrant=False) if again else layer(state)
+        found.append(torch.autograd.grad(state.square().mean(), list(model.layers.parameters())))
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_masks_and_half_precision_pass():
+    torch.manual_seed(0)
+    model, x = encoder().eval(), torch.randn(2, 5, WIDTH)
+    mask = nn.Transformer.generate_square_subsequent_mask(5)
+    before = model(x, mask=mask, is_causal=True)
+    inject(model)
+    torch.testing.assert_close(model(x, mask=mask, is_causal=True), before, rtol=1e-5, atol=1e-5)
+    half = model.bfloat16()(x.bfloat16(), mask=mask.bfloat16())
+    assert half.dtype is torch.bfloat16
+    assert (half.float() - before).abs().max() < 0.1
+
+
+def test_a_decoder_with_and_without_its_cross_attention():
+    torch.manual_seed(0)
+    layer = nn.TransformerDecoderLayer(WIDTH, 2, 32, 0.0, batch_first=True, norm_first=True)
+    model, x, memory = nn.TransformerDecoder(layer, 2), torch.randn(2, 5, WIDTH), torch.randn(2, 3, WIDTH)
+    before = model(x, memory)
+    assert len(connections(inject(model))) == 6
+    torch.testing.assert_close(model(x, memory), before, rtol=1e-5, atol=1e-5)
+
+
+class Mine(nn.Module):
+    """A block of an architecture that nobody knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.work = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, hidden: Tensor, factor: float = 1.0) -> tuple[Tensor, float]:
+        return hidden + self.work(self.before(hidden) * factor), factor
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Mine() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x, factor = block(hidden=x, factor=0.5)
+            assert factor == 0.5
+        return x
+
+
+MINE = Adapter(("Mine",), (Branch("before", "work"),), state="hidden")
+
+
+def test_an_adapter_of_ones_own():
+    torch.manual_seed(0)
+    model, x = Stack(), torch.randn(2, WIDTH)
+    before = model(x)
+    inject(model, adapters=[MINE], example=x)
+    torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
+
+
+class Wrong(Mine):
+    """Adds twice what it makes."""
+
+    def forward(self, hidden: Tensor, factor: float = 1.0) -> tuple[Tensor, float]:
+        return hidden + 2 * self.work(self.before(hidden)), factor
+
+
+def test_an_adapter_that_is_wrong_is_found_out_and_taken_back():
+    torch.manual_seed(0)
+    model, x = Stack(), torch.randn(2, WIDTH)
+    model.blocks = nn.ModuleList(Wrong() for _ in range(3))
+    names = list(model.state_dict())
+    with pytest.raises(CannotInject, match="blocks are not what their adapter says"):
+        inject(model, adapters=[Adapter(("Wrong",), MINE.branches, state="hidden")], example=x)
+    assert list(model.state_dict()) == names
+    assert not is_injected(model)
+
+
+class Lazy(Mine):
+    """Does not call what it has."""
+
+    def forward(self, hidden: Tensor, factor: float = 1.0) -> tuple[Tensor, float]:
+        return hidden + self.before(hidden), factor
+
+
+def test_a_block_that_does_not_run_its_branches_is_refused():
+    model = Stack()
+    model.blocks = nn.ModuleList(Lazy() for _ in range(3))
+    inject(model, adapters=[Adapter(("Lazy",), MINE.branches, state="hidden")])
+    with pytest.raises(CannotInject, match="ran 0 of its 1 branches"):
+        model(torch.randn(2, WIDTH))
+
+
+def shared() -> nn.Module:
+    block = Residual(branch())
+    return nn.Sequential(block, block)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU()), "no residual blocks that are known.*Linear, ReLU"),
+        (lambda: encoder(norm_first=False), "build it with norm_first=True"),
+        (shared, "a block occurs twice"),
+        (lambda: nn.Sequential(Residual(nn.Tanh())), r"type inject\(..., width=<C>\)"),
+        (lambda: inject(encoder()), r"eject\(model\) takes them out"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(model, said):
+    with pytest.raises(CannotInject, match=said):
+        inject(model())
+
+
+def test_ejecting_what_was_not_injected_is_refused():
+    with pytest.raises(CannotInject, match=r"inject\(model\) puts them in"):
+        eject(encoder())
+
+
+def test_a_block_of_the_laboratorys_demos_keeps_its_additions():
+    model, x = inject(encoder(), "demo_mhc"), torch.randn(2, 5, WIDTH)
+    assert len(connections(model)) == 3
+    assert not preserves(model)
+    assert model(x).shape == x.shape
+
+
+def test_initial_values_that_are_asked_for_are_kept():
+    model = inject(encoder(), "mhc", init="lite_repo", reduce="sum")
+    assert {(one.variant.init, one.variant.reduce) for one in connections(model)} == {("lite_repo", "sum")}
+    assert not preserves(model)
+    with pytest.raises(ConfigError, match="did you mean"):
+        inject(encoder(), "mhc", init="lite_rep")
