@@ -7,11 +7,7 @@ FUZZ_SECONDS ?= 600
 FUZZ_FINDINGS ?= fuzz-findings
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-<<<<<<< HEAD
-.PHONY: help install dev demo depth-sweep fixture test test-slow test-faults soak fuzz audit lock gate independent triton lint clean
-=======
-.PHONY: help install dev demo depth-sweep fixture test test-slow gate independent library triton lint clean
->>>>>>> library
+.PHONY: help install dev demo depth-sweep fixture test test-slow test-faults soak fuzz audit lock gate independent library triton lint clean
 
 help:
 	@echo "make install     create $(VENV) with every backend (a second call is instant)"

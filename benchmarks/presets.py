@@ -24,13 +24,9 @@ from mhc_exp.torch.trainer import TorchTrainer
 from mhc_exp.training.schedule import learning_rate
 
 STEPS, SEEDS, CHECKPOINTS = 100, 3, (0, 100)
-<<<<<<< HEAD
 MHC_PRESETS = [
     name for name in PRESETS if "sinkhorn" in INIT_NEEDS[name].charts and "sigmoid" in INIT_NEEDS[name].gates
 ]
-=======
-MHC_PRESETS = [name for name in PRESETS if name not in ("hc_paper", "demo", "zero_mix", "circulant_repo", "preserving")]
->>>>>>> library
 
 
 def measure(preset: str, seed: int) -> dict[str, float]:
