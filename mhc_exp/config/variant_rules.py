@@ -17,6 +17,7 @@ from mhc_exp.config.variants import Gate, Gated, Looped, Mix, Residual, Segments
 from mhc_exp.topology import families
 from mhc_exp.topology.charts import CHARTS
 from mhc_exp.topology.init import PRESETS
+from mhc_exp.topology.newton import steps_needed
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def variant_problems(config: Config) -> Iterator[Problem]:
         )
     if isinstance(variant, Sparse):
         yield from _chart(variant.mix, "active", variant.active, variant.streams)
-        yield from _mix(variant.mix)
+        yield from _mix(variant.mix, variant.active)
         yield from sparse_problems(variant, INIT_NEEDS[variant.init].charts)
     if isinstance(variant, Segments):
         yield from segment_problems(variant, config.model.width)
@@ -81,7 +82,7 @@ def variant_problems(config: Config) -> Iterator[Problem]:
 def stream_problems(own: Streams) -> Iterator[Problem]:
     """Everything wrong with a stream connection that one key alone does not show."""
     yield from _chart(own.mix, "streams", own.streams, 64)
-    yield from _mix(own.mix)
+    yield from _mix(own.mix, own.streams)
     yield from _layer_norm(own)
     yield from _gates(own)
     yield from _init(own)
@@ -120,8 +121,16 @@ def _layer_norm(variant: Streams) -> Iterator[Problem]:
         )
 
 
-def _mix(mix: Mix) -> Iterator[Problem]:
-    if mix.chart == "sinkhorn" and mix.solver == "newton" and (mix.start != "exp" or mix.eps != 0):
+def _mix(mix: Mix, streams: int) -> Iterator[Problem]:
+    newton, needed = mix.chart == "sinkhorn" and mix.solver == "newton", steps_needed(streams)
+    if newton and mix.iterations < needed:
+        yield Problem(
+            "variant.mix.iterations",
+            f"newton takes at most this many steps and has to reach the limit, whose gradient it has: {streams} "
+            f"streams need {needed}, got {mix.iterations}; type variant.mix.iterations={needed}, "
+            "or variant.mix.solver=iterations",
+        )
+    if newton and (mix.start != "exp" or mix.eps != 0):
         yield Problem(
             "variant.mix.solver",
             "newton finds the limit, which has neither a softmax start nor an eps; type variant.mix.start=exp "

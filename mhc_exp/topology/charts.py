@@ -78,8 +78,8 @@ def _equal_angles(streams: int, expansion: int, on: float, off: float) -> np.nda
 
 
 def _sinkhorn_flops(streams: int, spec: Mix) -> float:
-    if spec.solver == "newton":  # couplings, elimination, row normalisation of every step
-        return spec.iterations * (3 * streams**3 + 10 * streams**2)
+    if spec.solver == "newton":  # of every step: couplings and elimination, the exponential, three normalisations
+        return spec.iterations * (3 * streams**3 + 16 * streams**2)
     return spec.iterations * 4 * streams**2
 
 

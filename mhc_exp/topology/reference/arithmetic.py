@@ -62,6 +62,11 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def log_softmax(z: np.ndarray, axis: int = -1) -> np.ndarray:
+    shifted = z - z.max(axis=axis, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+
+
 def gelu(z: np.ndarray) -> np.ndarray:
     """Exact GELU, with erf."""
     return 0.5 * z * (1 + _erf(z / math.sqrt(2)))
