@@ -25,7 +25,7 @@ KINDS: dict[str, type] = {
     **dict.fromkeys(("step", "total_steps", "tokens_per_step", "vocab_size", "nonfinite_total"), int),
     **dict.fromkeys(("body_parameters", "connection_parameters"), int),
     **dict.fromkeys(("score", "floor", "chance", "flops_per_token", "seconds_to_first_step"), float),
-    **dict.fromkeys(("config", "git", "versions", "data", "yardsticks"), dict),
+    **dict.fromkeys(("config", "git", "versions", "data", "yardsticks", "startup"), dict),
 }
 """What a fact must be to count as known; those not named here are nobody's to calculate with."""
 DEEPEST = 20

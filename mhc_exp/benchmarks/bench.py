@@ -33,7 +33,7 @@ SUITES = {
     "connection": "one connection around the identity, forward and backward, tiers of every wiring",
     "step": "a whole training step over the baseline's, wirings x tiers x widths x depths",
     "sinkhorn": "the chart of mHC alone, by iterations",
-    "startup": "from the start of a process to the end of its first step, in phases",
+    "startup": "from the start of a process to the end of its first update, by phase",
     "memory": "by how much a training step makes a process larger, by depth and tier",
     "depth": "step time from 12 to 192 blocks, and its linearity",
     "peers": "other people's wrappers beside ours (hyper-connections, if installed)",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mhc_exp.benchmarks.first_step import PHASES
 from mhc_exp.benchmarks.result import Cell, Result, Row
+from mhc_exp.startup import PHASES
 
 HEADINGS = {
     "tokens": "tokens",
@@ -17,6 +17,7 @@ HEADINGS = {
     "pass": "pass",
     "wiring": "wiring",
     "tier": "tier",
+    "clock": "clock",
     "difference": "difference",
     **{phase: phase for phase in PHASES},
     "ms": "ms",
@@ -30,11 +31,10 @@ HEADINGS = {
     "high": "max",
     "cpu_ms": "CPU ms",
     "cpu_ratio": "CPU ratio",
-    "cpu": "CPU s",
 }
 """Column of a row -> its heading, in the order of the table."""
 _WHOLE = ("tokens", "streams", "width", "depth", "iterations")
-_WORDS = ("pass", "wiring", "tier")
+_WORDS = ("pass", "wiring", "tier", "clock")
 _MEGABYTES = ("mb", "mb_low", "mb_high")
 _MILLISECONDS = ("ms", "cpu_ms")
 

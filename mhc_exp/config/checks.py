@@ -17,7 +17,7 @@ from mhc_exp.config.dataset_rules import dataset_problems
 from mhc_exp.config.naming import slug_problem
 from mhc_exp.config.schema import Config, PointerChasing
 from mhc_exp.config.variant_rules import variant_problems
-from mhc_exp.planning.recompute import layers_of, obstacle
+from mhc_exp.planning.recompute import layers_of, least_needed, obstacle
 from mhc_exp.runs.redaction import redact
 from mhc_exp.topology import families
 
@@ -30,7 +30,7 @@ ABSURD_MEMORY = 50
 
 def check(config: Config) -> list[Problem]:
     """Everything wrong with `config` beyond types and ranges; an empty list if it can run here. Touches no file."""
-    return [problem for rule in _RULES for problem in rule(config)]
+    return [problem for rule in _RULES for problem in rule(config)] or list(_memory(config))
 
 
 def accept(mapping: dict[str, Any]) -> Config:
@@ -261,26 +261,14 @@ def _tracking(config: Config) -> Iterator[Problem]:
 
 
 def _memory(config: Config) -> Iterator[Problem]:
-    memory, need = machine.memory_bytes(), memory_estimate(config)
+    """Of a configuration that is right otherwise."""
+    memory, need = machine.memory_bytes(), least_needed(config)
     if memory is not None and need > ABSURD_MEMORY * memory:
         yield Problem(
             "model",
             f"needs very roughly {need / 2**30:,.0f} GiB and this machine has {memory / 2**30:,.0f}; "
             "type a smaller depth, model.width, model.seq_len or training.batch_size",
         )
-
-
-def memory_estimate(config: Config) -> float:
-    """Bytes of a run to within a small factor: weights, gradient and two moments, and activations kept for backward."""
-    model = config.model
-    hidden = model.d_ff or 4 * model.width
-    vocab = getattr(config.dataset, "vocab_size", 256)
-    streams = families.kept(config.variant, config.depth)
-    weights = config.depth * (4 * model.width + 3 * hidden) * model.width + 2 * vocab * model.width
-    called = sum(families.passes(config.variant, config.depth))
-    kept = called * (8 * model.width + 2 * hidden + 2 * streams * model.width) + vocab
-    tokens = model.seq_len * config.training.batch_size / config.training.accumulation
-    return 16.0 * weights + 4.0 * kept * tokens
 
 
 _RULES = (
@@ -294,5 +282,4 @@ _RULES = (
     _training,
     _recompute,
     _tracking,
-    _memory,
 )

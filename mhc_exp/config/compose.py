@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mhc_exp.config import vocabulary
 from mhc_exp.config.build import build
 from mhc_exp.config.schema import DISCRIMINATORS, Config
 from mhc_exp.paths import find
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def version_base() -> dict[str, str]:
@@ -55,6 +58,35 @@ def compose_mapping(
     with open_dict(composed):
         del composed["hydra"]
     return OmegaConf.to_container(composed, resolve=True), choices  # type: ignore[return-value]
+
+
+def compose_plain(overrides: Sequence[str]) -> DictConfig | None:
+    """The composed configuration of one run that asks nothing of Hydra but to compose, without its `hydra` node.
+
+    Hydra's own entry composes twice, the first time to learn whether this is a multirun, and needs every sweep
+    registered. None where that entry has to do it: a setting of Hydra's own, on the command line or in a file, or
+    something that cannot be composed, so that Hydra says why.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    if any(word.lstrip("+~").startswith(("hydra", "sweep")) for word in overrides):
+        return None
+    try:
+        with initialize_config_dir(str(find("conf")), **version_base()):
+            composed = hydra_compose("config", list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException):
+        return None
+    ours = composed.hydra
+    if ours.mode not in (None, RunMode.RUN) or ours.callbacks or ours.job.env_set or ours.job.env_copy:
+        return None
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
 
 
 def compose_jobs(

@@ -50,7 +50,7 @@ def _config(overrides: Sequence[str]) -> Config:
 def _lines(width: int, configs: dict[str, Config]) -> list[str]:
     from mhc_exp.torch.roofs import measured
 
-    machine = measured(configs["baseline"])
+    machine = measured(configs["mhc native"])
     found = {name: predict(config, 256, machine, *ARMS[name][:2]).step for name, config in configs.items()}
     times = _measured(configs)
     seen = {name: statistics.median(own) for name, own in times.items()}

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Each(NamedTuple):
+    """A number for each pass."""
+
+    forward: float
+    backward: float
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,14 @@ class Machine:
     start: float
     """Seconds that an operation costs beside its work; 0 where a captured graph is assumed."""
     source: str
+    slower: Mapping[str, Each] = field(default_factory=dict)
+    """How many times longer than FLOPs, bytes and starts say a real block (`body`), a connection (`eager`, `fused`) and
+    AdamW (`optimizer`) take; measured. What is not in it takes as long as they say.
+    """
+
+    def times(self, part: str) -> Each:
+        """`slower` of a part."""
+        return self.slower.get(part, Each(1.0, 1.0))
 
     def arithmetic(self, dtype: str) -> float:
         return self.half if dtype == "bfloat16" else self.single

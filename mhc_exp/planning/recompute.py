@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mhc_exp.config.schema import Config
 from mhc_exp.planning.activations import RECOMPUTABLE, Activations, activations
-from mhc_exp.planning.parameters import STATE, parameter_counts
+from mhc_exp.planning.parameters import STATE, body_parameters, parameter_counts, vocabulary
 from mhc_exp.topology import families
 
 ROOM = 0.8
@@ -54,6 +54,14 @@ def layers_of(config: Config) -> int:
 def needed(config: Config, found: Activations, vocab_size: int, length: int | None) -> float:
     """Bytes of a run: weights, gradients, two moments, and activations at their peak."""
     return STATE * sum(parameter_counts(config, vocab_size)) + found.peak(length)
+
+
+def least_needed(config: Config) -> float:
+    """Bytes of a run without those of the connections' own parameters, which take time to count, and with nothing
+    recomputed in the native tier: for refusing what no machine could do.
+    """
+    symbols = vocabulary(config)
+    return STATE * body_parameters(config, symbols) + activations(config, symbols, native=True).peak(None)
 
 
 def decide(config: Config, vocab_size: int, native: bool, memory: int | None) -> Recompute:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mhc_exp.startup import reached
 from mhc_exp.threads import thread_count, thread_limit
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def _train(run: RunDirectory) -> tuple[Outcome, Task]:
 
     with StopRequest() as stop:
         run.clean()
+        reached("run directory")
         task = make_task(run.config)
+        reached("data")
         _same_data(run, task.identity())
         for name, text in task.files().items():  # a trained tokenizer: a checkpoint is unreadable without it
             (run.path / name).write_text(text, encoding="utf-8")

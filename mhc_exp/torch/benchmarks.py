@@ -47,15 +47,19 @@ class Connection:
         self.waiting = torch.full((shape[1], tokens), 1 / shape[1], dtype=dtype, device=self.device)
         """What is read by, where the connection before predicts it."""
 
-    def __call__(self) -> tuple[Tensor, ...]:
-        """x' and the gradients of x and of the parameters."""
+    def forward(self) -> Tensor:
+        """x'."""
         known = self.tier.prepare([self.connection])[0]
         if self.variant.read_from == "current":
             coefficients, u, x = self.tier.enter(self.connection, self.x, known)
         else:
             coefficients, x = self.tier.predict(self.connection, self.x, known)
             u, x = self.tier.read(x, self.waiting)
-        streams = self.tier.write(x, u, coefficients)
+        return self.tier.write(x, u, coefficients)
+
+    def __call__(self) -> tuple[Tensor, ...]:
+        """x' and the gradients of x and of the parameters."""
+        streams = self.forward()
         leaves = [self.x, *self.connection.parameters()]
         found = torch.autograd.grad(streams, leaves, self.gradient, materialize_grads=True, allow_unused=True)
         _wait(self.device)

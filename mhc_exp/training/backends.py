@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mhc_exp.config.machine import PACKAGES, installed
 from mhc_exp.config.schema import Config
+from mhc_exp.startup import reached
 from mhc_exp.training.trainer import Trainer
 
 
@@ -22,12 +23,17 @@ def make_trainer(config: Config, vocab_size: int) -> Trainer:
         from mhc_exp.torch.kernels.build import Unavailable
         from mhc_exp.torch.trainer import TorchTrainer
 
+        reached("framework")
         try:
-            return TorchTrainer(config, vocab_size)
+            trainer = TorchTrainer(config, vocab_size)
         except Unavailable as reason:
             raise BackendMissing(
                 f"backend.kernels={config.backend.kernels}: {reason}; type backend.kernels=auto"
             ) from None
-    from mhc_exp.mlx.trainer import MLXTrainer
+    else:
+        from mhc_exp.mlx.trainer import MLXTrainer
 
-    return MLXTrainer(config, vocab_size)
+        reached("framework")
+        trainer = MLXTrainer(config, vocab_size)
+    reached("model")
+    return trainer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mhc_exp import STARTED
+from mhc_exp import startup
 from mhc_exp.body.flops import peak_flops, training_flops_per_token
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Task
@@ -128,7 +128,7 @@ class _Session:
         self.run.update_status(state="running", step=step, score=self.score)
         self.sinks.open(self.run, self.total, step)
         if step == 0:
-            self._emit({**self._head(0), "train/nonfinite_total": 0, **self._evaluate(), **self._diagnose(0)})
+            self._emit(self._first_row())
         self.clock.start()
         while step < self.total and self.stop.requested is None and self.watch.diverged_at is None:
             step += 1
@@ -137,8 +137,6 @@ class _Session:
             saving, first = self._every("checkpoint_every", step), step == self.start + 1
             if saving or first or self._due(step):
                 self._settle(step)
-                if first:
-                    self.run.add_facts(seconds_to_first_step=time.monotonic() - STARTED)
                 if saving:
                     self._save(step, required=step == self.total)
                 self.clock.start()
@@ -147,6 +145,12 @@ class _Session:
         if self.saved < step:
             self._save(step, required=True)
         return self._finish(step)
+
+    def _note_start(self) -> None:
+        """How long the start took, of the first run of a process: the one that a person waited for."""
+        if startup.reached("first step"):
+            found = startup.phases()
+            self.run.add_facts(startup=found, seconds_to_first_step=sum(seconds for seconds, _ in found.values()))
 
     def _every(self, key: str, step: int) -> bool:
         return step == self.total or step % getattr(self.config.training, key) == 0
@@ -160,6 +164,7 @@ class _Session:
         results = self.trainer.fetch()
         self.clock.pause(steps=step - self.fetched)
         self.fetched = step
+        self._note_start()
         for result in results:
             begins = self.watch.observe(result)
             diverged = self.watch.diverged_at is not None
@@ -244,6 +249,14 @@ class _Session:
             row["perf/peak_memory_bytes"] = memory
         if self.peak_flops is not None:
             row["perf/mfu"] = tokens_per_second * self.flops_per_token / self.peak_flops
+        return row
+
+    def _first_row(self) -> Row:
+        """Of the initial weights: what is measured before the first update."""
+        row: Row = {**self._head(0), "train/nonfinite_total": 0, **self._evaluate()}
+        startup.reached("evaluation")
+        row |= self._diagnose(0)
+        startup.reached("diagnosis")
         return row
 
     def _evaluate(self) -> Row:

@@ -12,6 +12,7 @@ from door import Door, Said
 
 from mhc_exp.benchmarks.bench import SUITES
 from mhc_exp.config import machine
+from mhc_exp.startup import PHASES
 from mhc_exp.torch.kernels import build
 from mhc_exp.torch.kernels.native import Native
 
@@ -20,7 +21,7 @@ COLUMNS = {
     "connection": {"tokens", "streams", "width", "wiring", "tier", "difference", "ms", "ratio", "low", "high"},
     "step": {"width", "depth", "wiring", "tier", "ms", "ratio", "low", "high", "cpu_ms", "cpu_ratio"},
     "sinkhorn": {"iterations", "pass", "tier", "difference", "ms", "ratio", "cpu_ms", "cpu_ratio"},
-    "startup": {"depth", "interpreter", "configuration", "framework", "model", "first step", "total", "cpu"},
+    "startup": {"depth", "clock", *PHASES, "total", "low", "high"},
     "memory": {"depth", "wiring", "tier", "mb", "ratio", "to_eager"},
     "depth": {"depth", "wiring", "tier", "ms", "ratio", "cpu_ms"},
     "peers": {"tokens", "wiring", "tier", "ms", "ratio"},

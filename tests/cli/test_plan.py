@@ -11,8 +11,9 @@ from door import Door
 from mhc_exp.config.compose import compose
 from mhc_exp.planning import traffic
 from mhc_exp.planning.error import ARMS, SHAPES
-from mhc_exp.planning.machines import MACHINES, Machine
+from mhc_exp.planning.machines import MACHINES, Each, Machine
 from mhc_exp.planning.roofline import predict
+from mhc_exp.torch.roofs import measured
 
 LARGE = [
     *("variant=mhc", "depth=30", "model.width=2560", "model.heads=20", "model.seq_len=4096", "backend.dtype=bfloat16"),
@@ -100,6 +101,27 @@ def test_a_step_takes_longer_the_more_its_connections_move_and_again_with_recomp
     assert steps[0].step < steps[1].step < steps[2].step
     again = predict(config, 256, UNIT, "fused", recompute=True)
     assert 0.2 * steps[1].step < again.step - steps[1].step < 0.4 * steps[1].step
+
+
+def test_a_part_that_is_slower_here_than_its_arithmetic_says_takes_that_much_longer() -> None:
+    config = compose(["variant=mhc", "backend=cpu"])
+    found = predict(config, 256, UNIT, "fused", recompute=True)
+    slow = {"fused": Each(2.0, 2.0), "optimizer": Each(5.0, 1.0), "body": Each(3.0, 3.0), "eager": Each(9.0, 9.0)}
+    slower = predict(config, 256, dataclasses.replace(UNIT, slower=slow), "fused", recompute=True)
+    assert slower.connections == pytest.approx(2 * found.connections)
+    assert slower.body == pytest.approx(3 * found.body)
+    assert slower.optimizer == pytest.approx(5 * found.optimizer)
+    assert 2 * found.again < slower.again < 3 * found.again
+
+
+def test_this_cpu_is_slower_than_its_best_rates() -> None:
+    config = compose(["variant=mhc", "backend=cpu", "model.width=32", "model.seq_len=32", "training.batch_size=4"])
+    machine = measured(config)
+    assert machine.slower.keys() == {"body", "eager", "fused", "optimizer"}
+    assert all(time > 0 for each in machine.slower.values() for time in each)
+    assert machine.slower["body"].forward > 1
+    plain = measured(dataclasses.replace(config, variant=compose(["variant=baseline"]).variant))
+    assert plain.slower.keys() == {"body", "optimizer"}
 
 
 @pytest.mark.parametrize("rate", ["single", "bandwidth"])

@@ -123,4 +123,4 @@ def test_a_column_that_no_row_has_is_not_there_and_a_missing_cell_is_empty():
 
 def test_a_child_that_fails_says_why():
     with pytest.raises(ChildFailed, match=r"ended with exit code 1: .*variant"):
-        measured("mhc_exp.benchmarks.first_step", ["variant=mhc", "variant.mix.iterations=0"])
+        measured("mhc_exp.benchmarks.peak", ["variant=mhc", "variant.mix.iterations=0"])

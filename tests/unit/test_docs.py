@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mhc_exp.torch.kernels import wirings
+
 DOCS = Path(__file__).parents[2] / "docs"
 WITH_CODE = [file for file in sorted(DOCS.glob("*.md")) if "```python" in file.read_text()]
 
@@ -26,3 +28,7 @@ def test_links_between_documents_lead_somewhere(file):
 
 def test_code_was_found():
     assert "eli5" in {file.stem for file in WITH_CODE}
+
+
+def test_the_table_of_tiers_says_what_is_chosen():
+    assert wirings.table() in (DOCS / "performance.md").read_text()

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from mhc_exp.body.flops import forward_flops_per_token, training_flops_per_token
 from mhc_exp.config.build import ConfigError
-from mhc_exp.config.checks import check, memory_estimate
+from mhc_exp.config.checks import check
 from mhc_exp.config.compose import compose
+from mhc_exp.planning.recompute import least_needed
 from mhc_exp.topology import families, reference
 from mhc_exp.topology.layout import mixing_share, parameter_shapes
 from mhc_exp.topology.looped import connection
@@ -119,7 +120,7 @@ def test_what_is_repeated_is_paid_for():
     own = families.flops_per_token(looped.variant, 64, 8)
     assert forward_flops_per_token(looped, 256) == forward_flops_per_token(deep, 256) + own
     assert training_flops_per_token(looped, 256) > 1.7 * training_flops_per_token(once, 256)
-    assert memory_estimate(looped) > 1.5 * memory_estimate(once)
+    assert least_needed(looped) > 1.5 * least_needed(once)
     # one connection: projection 2 * nC * 3n and its norm 3nC, chart 4n, read, mix, write (2n + 2n^2 + 2n) C, e_l: C
     assert own == 3 * (2 * 256 * 12 + 3 * 256 + 4 * 4 + (8 + 32 + 8) * 64 + 64)
 

@@ -49,16 +49,16 @@ def install(topology: nn.Module, tier: Eager) -> None:
 def native(connection: Streams, device: torch.device) -> Choice:
     """The tier with kernels of its own for these connections. Raises Unavailable."""
     if device.type == "cuda":
-        return Choice(Triton(connection, device), f"native (Triton): {_description(connection)}")
+        return Choice(Triton(connection, device), f"native (Triton): {description(connection)}")
     if device.type != "cpu":
         raise Unavailable("the native kernels are for CPUs and CUDA")
     tier = Native(connection)
     return Choice(
-        tier, f"native: {_description(connection)}{'' if tier.library.threaded else ', one thread (no OpenMP)'}"
+        tier, f"native: {description(connection)}{'' if tier.library.threaded else ', one thread (no OpenMP)'}"
     )
 
 
-def _description(variant: Streams) -> str:
+def description(variant: Streams) -> str:
     """What the native kernels compute, and what stays with PyTorch: `read, write, mixing; coefficients by PyTorch`."""
     own, rest = ["read", "write"], []
     if variant.coefficients == "dynamic":
