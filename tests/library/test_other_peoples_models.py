@@ -236,21 +236,15 @@ def test_half_precision(made):
 
 def forward_lines(name: str) -> list[str]:
     """What a decoder layer does from its first `residual` on, without what it hands to attention."""
-    models = Path(importlib.import_module("transformers").__file__).parent / "models"
-    text = next(
-        text
-        for file in models.glob("*/modeling_*.py")
-        if f"\nclass {name}(" in (text := file.read_text(encoding="utf-8"))
-    )
+    package = importlib.import_module("transformers").__file__
+    assert package is not None
+    sources = (file.read_text(encoding="utf-8") for file in Path(package).parent.glob("models/*/modeling_*.py"))
+    text = next(source for source in sources if f"\nclass {name}(" in source)
     layer = re.search(rf"^class {name}\(.*?(?=^class |^@|\Z)", text, re.S | re.M)
     assert layer is not None
     code = re.sub(r"#.*", "", layer.group(0))
-    code = code[code.index("\n        residual", code.index("def forward")) :]
-    return [
-        line.strip()
-        for line in code.splitlines()
-        if line.strip() and not re.fullmatch(r" +(\w+=\w+|\*\*kwargs),", line)
-    ]
+    lines = code[code.index("\n        residual", code.index("def forward")) :].splitlines()
+    return [line.strip() for line in lines if line.strip() and not re.fullmatch(r" +(\w+=\w+|\*\*kwargs),", line)]
 
 
 def test_every_layer_that_is_called_llama_style_is():
@@ -259,7 +253,7 @@ def test_every_layer_that_is_called_llama_style_is():
     assert [name for name in LLAMA_STYLE if forward_lines(name) != expected] == []
 
 
-def test_the_code_of_the_page_runs():
+def test_the_code_of_the_page_runs(operators_of_torchvision):
     page = (Path(__file__).parents[2] / "docs" / "library.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python needs=transformers\n(.*?)```", page, re.S)
     assert blocks
