@@ -364,6 +364,12 @@ def test_an_adapter_that_is_wrong_is_found_out_and_taken_back():
     assert not is_injected(model)
 
 
+@pytest.mark.parametrize("branches", [(), (Branch("norm", "a"), Branch("norm", "b"))])
+def test_an_adapter_needs_branches_that_can_be_told_apart(branches):
+    with pytest.raises(ValueError, match="begin at submodules of their own"):
+        Adapter(("Mine",), branches)
+
+
 class Lazy(Mine):
     """Does not call what it has."""
 

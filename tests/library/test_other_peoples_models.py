@@ -45,7 +45,7 @@ def timm(name: str, **keys) -> Callable[[], nn.Module]:
 
 
 GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "vocab_size": VOCABULARY, "n_positions": 64}
-VIT = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+VIT = {"num_labels": 5, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 LANGUAGE = {
     "gpt2": (transformer("GPT2LMHeadModel", **GPT2, **SPECIAL), 6),
     "llama": (transformer("LlamaForCausalLM", **LLAMA, **SPECIAL), 6),

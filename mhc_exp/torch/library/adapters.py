@@ -54,6 +54,14 @@ class Adapter:
     channel_dim: int = -1
     """The axis of the width: -1, or 1 for images [B, C, H, W]."""
 
+    def __post_init__(self):
+        begins = [branch.begin for branch in self.branches]
+        if not begins or len(set(begins)) < len(begins):
+            raise ValueError(
+                f"an adapter needs branches that begin at submodules of their own, got {begins}; a norm of two "
+                "branches does not say which of them is meant"
+            )
+
     def names(self, block: nn.Module) -> bool:
         """Whether this adapter is for such blocks."""
         needed = [branch for branch in self.branches if not branch.optional]
