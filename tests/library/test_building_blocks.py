@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mhc_exp import torch as backend
 from mhc_exp.config import named
 from mhc_exp.config.build import ConfigError
 from mhc_exp.topology import reference
 from mhc_exp.topology.charts import CHARTS
 from mhc_exp.topology.streams import values
 from mhc_exp.torch import (
+    LIBRARY,
     ExpandStreams,
     HyperConnection,
     HyperConnection2d,
@@ -23,6 +27,7 @@ from mhc_exp.torch import (
     doubly_stochastic,
     expand_streams,
     identity_preserving,
+    library,
     mixing_matrix,
     parameter_groups,
     reduce_streams,
@@ -270,3 +275,17 @@ def test_connections_get_no_weight_decay():
     body, own = parameter_groups(stack, lr=1e-3, weight_decay=0.1, connection_lr=1e-2)
     assert (body["weight_decay"], own["weight_decay"], own["lr"]) == (0.1, 0.0, 1e-2)
     assert len(body["params"]) + len(own["params"]) == len(list(stack.parameters()))
+
+
+def test_every_name_of_the_library_is_one_of_the_backend():
+    assert frozenset(library.__all__) == LIBRARY
+    assert all(getattr(backend, name) is getattr(library, name) for name in LIBRARY)
+    with pytest.raises(AttributeError, match="no attribute 'HyperConection'"):
+        _ = backend.HyperConection
+
+
+@pytest.mark.parametrize("module", ["kernels.eager", "charts", "streams", "library.hyper", "trainer"])
+def test_any_module_of_the_backend_may_be_the_first(module):
+    script = f"import sys, mhc_exp.torch.{module}; sys.exit('mhc_exp.torch.library' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert said.returncode == int(module.startswith("library")), said.stderr

@@ -276,6 +276,21 @@ def test_recomputed_blocks_have_the_same_gradients_bit_for_bit():
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
+def test_distributed_training_sees_all_parameters(tmp_path):
+    torch.manual_seed(0)
+    model, x = stirred(inject(encoder())), torch.randn(2, 5, WIDTH)
+    expected = torch.autograd.grad(loss(model, x), list(model.parameters()))
+    file = (tmp_path / "store").as_uri()
+    torch.distributed.init_process_group("gloo", init_method=file, rank=0, world_size=1)
+    try:
+        loss(nn.parallel.DistributedDataParallel(model), x).backward()
+        found = [parameter.grad for parameter in model.parameters()]
+    finally:
+        torch.distributed.destroy_process_group()
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_masks_and_half_precision_pass():
     torch.manual_seed(0)
     model, x = encoder().eval(), torch.randn(2, 5, WIDTH)
@@ -347,6 +362,12 @@ def test_an_adapter_that_is_wrong_is_found_out_and_taken_back():
         inject(model, adapters=[Adapter(("Wrong",), MINE.branches, state="hidden")], example=x)
     assert list(model.state_dict()) == names
     assert not is_injected(model)
+
+
+@pytest.mark.parametrize("branches", [(), (Branch("norm", "a"), Branch("norm", "b"))])
+def test_an_adapter_needs_branches_that_can_be_told_apart(branches):
+    with pytest.raises(ValueError, match="begin at submodules of their own"):
+        Adapter(("Mine",), branches)
 
 
 class Lazy(Mine):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +21,9 @@ from mhc_exp.torch import (
     parameter_groups,
     preserves,
 )
+from mhc_exp.torch.library.adapters import ADAPTERS
 
+LLAMA_STYLE = next(one.blocks for one in ADAPTERS if "LlamaDecoderLayer" in one.blocks)
 pytestmark = [pytest.mark.library, pytest.mark.filterwarnings("ignore")]
 VOCABULARY = 61
 TOKENS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": VOCABULARY}
@@ -41,7 +45,7 @@ def timm(name: str, **keys) -> Callable[[], nn.Module]:
 
 
 GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "vocab_size": VOCABULARY, "n_positions": 64}
-VIT = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+VIT = {"num_labels": 5, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 LANGUAGE = {
     "gpt2": (transformer("GPT2LMHeadModel", **GPT2, **SPECIAL), 6),
     "llama": (transformer("LlamaForCausalLM", **LLAMA, **SPECIAL), 6),
@@ -228,6 +232,32 @@ def test_half_precision(made):
     assert half.dtype is torch.bfloat16
     assert {p.dtype for p in connection_parameters(model)} == {torch.float32}
     assert (half.float() - before).abs().max() < 0.1 * before.abs().max().clamp(min=1)
+
+
+def forward_lines(name: str) -> list[str]:
+    """What a decoder layer does from its first `residual` on, without what it hands to attention."""
+    package = importlib.import_module("transformers").__file__
+    assert package is not None
+    sources = (file.read_text(encoding="utf-8") for file in Path(package).parent.glob("models/*/modeling_*.py"))
+    text = next(source for source in sources if f"\nclass {name}(" in source)
+    layer = re.search(rf"^class {name}\(.*?(?=^class |^@|\Z)", text, re.S | re.M)
+    assert layer is not None
+    code = re.sub(r"#.*", "", layer.group(0))
+    lines = code[code.index("\n        residual", code.index("def forward")) :].splitlines()
+    return [line.strip() for line in lines if line.strip() and not re.fullmatch(r" +(\w+=\w+|\*\*kwargs),", line)]
+
+
+def test_every_layer_that_is_called_llama_style_is():
+    expected = forward_lines("LlamaDecoderLayer")
+    assert len(expected) == 10
+    assert [name for name in LLAMA_STYLE if forward_lines(name) != expected] == []
+
+
+def test_the_code_of_the_page_runs(operators_of_torchvision):
+    page = (Path(__file__).parents[2] / "docs" / "library.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python needs=transformers\n(.*?)```", page, re.S)
+    assert blocks
+    exec(compile("\n".join(blocks), "library.md", "exec"), {})
 
 
 def test_a_convolution_history_in_a_resnet(operators_of_torchvision):

@@ -19,6 +19,18 @@ def test_the_python_of_a_document_runs_from_top_to_bottom(file):
     exec(compile("\n".join(blocks), str(file), "exec"), {})
 
 
+def test_the_python_of_the_readme_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.S)
+    assert blocks
+    exec(compile("\n".join(blocks), "README.md", "exec"), {})
+
+
+def test_every_block_of_code_is_run_by_some_test():
+    """What needs other packages is marked, and run by tests/library."""
+    for file in (*WITH_CODE, DOCS.parent / "README.md"):
+        assert set(re.findall(r"^```(python.*)$", file.read_text(), re.M)) <= {"python", "python needs=transformers"}
+
+
 @pytest.mark.parametrize("file", [*DOCS.rglob("*.md"), DOCS.parent / "README.md"], ids=lambda file: file.name)
 def test_links_between_documents_lead_somewhere(file):
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text())

@@ -54,6 +54,14 @@ class Adapter:
     channel_dim: int = -1
     """The axis of the width: -1, or 1 for images [B, C, H, W]."""
 
+    def __post_init__(self):
+        begins = [branch.begin for branch in self.branches]
+        if not begins or len(set(begins)) < len(begins):
+            raise ValueError(
+                f"an adapter needs branches that begin at submodules of their own, got {begins}; a norm of two "
+                "branches does not say which of them is meant"
+            )
+
     def names(self, block: nn.Module) -> bool:
         """Whether this adapter is for such blocks."""
         needed = [branch for branch in self.branches if not branch.optional]
@@ -75,16 +83,15 @@ class Adapter:
         return None
 
 
-LLAMA_STYLE = (
-    *("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "MixtralDecoderLayer"),
-    *(
-        "Qwen2MoeDecoderLayer",
-        "Qwen3MoeDecoderLayer",
-        "SmolLM3DecoderLayer",
-        "StableLmDecoderLayer",
-        "GemmaDecoderLayer",
-    ),
+LLAMA_STYLE = tuple(
+    f"{name}DecoderLayer"
+    for name in (
+        *("Llama", "Mistral", "Ministral", "Ministral3", "Mixtral", "Gemma", "Glm", "Glm4Moe", "Starcoder2", "SmolLM3"),
+        *("Qwen2", "Qwen2Moe", "Qwen2VL", "Qwen2_5_VL", "Qwen3", "Qwen3Moe", "Qwen3VLText", "SeedOss", "NanoChat"),
+        *("DeepseekV2", "DeepseekV3", "Olmo", "Olmoe", "Ernie4_5", "Ernie4_5_Moe", "HunYuanDenseV1", "Helium", "Arcee"),
+    )
 )
+"""Decoder layers of transformers whose forward pass is Llama's, line by line (tests/library compares them)."""
 
 ADAPTERS: tuple[Adapter, ...] = (
     Adapter(
