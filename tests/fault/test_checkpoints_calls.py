@@ -62,7 +62,7 @@ def errors(struck: Struck, numbers: Iterable[int], persistent: bool) -> list[str
     broken = []
     for n in numbers:
         config, answer = struck.at(n, "fail", ERRORS[n % 4], persistent)
-        wrong = [text for text in answer.text("raised")]
+        wrong = answer.text("raised")
         if answer.code == 0:
             wrong += struck.unlike(config)
         elif struck.opened < n and not persistent:

@@ -26,6 +26,7 @@ KEY = "ca11ab1e" * 5
 WORKER = [sys.executable, str(Path(__file__).with_name("tracked_worker.py"))]
 WORDS = ("training.steps=40", "training.log_every=1", "tracking=wandb")
 TRACKED = ("tracking.wandb=online", "tracking.init_timeout=3", "tracking.finish_timeout=3")
+SLOW = ("refuses", "never answers", "answers after 5 s")
 END = 3 + 3 + 3 + 3
 """Seconds that may pass after the last step: both timeouts, and twice the grace of the sink."""
 WAITED = 2.0
@@ -85,15 +86,14 @@ def untracked(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 def unlike(run: Tracked, untracked: Config) -> list[str]:
     wrong = [f"exit code {run.code}"] * (run.code != 0) + ["other rows"] * (rows(run.config) != rows(untracked))
-    wrong += ["other weights"] * (weights(run.config) != weights(untracked)) + ["a traceback"] * ("Traceback" in run.log)
+    wrong += ["other weights"] * (weights(run.config) != weights(untracked)) + ["a traceback"] * (
+        "Traceback" in run.log
+    )
     return wrong + [f"{run.seconds_after:.0f} s to the end"] * (run.seconds_after > END)
 
 
 @pytest.mark.fault(row=12)
-@pytest.mark.parametrize(
-    "kind",
-    ["answers 500", *(pytest.param(k, marks=pytest.mark.slow) for k in ("refuses", "never answers", "answers after 5 s"))],
-)
+@pytest.mark.parametrize("kind", ["answers 500", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 def test_a_run_whose_tracker_cannot_be_reached_is_the_run_without_one(
     tmp_path: Path, untracked: Config, kind: str
 ) -> None:

@@ -14,10 +14,10 @@ from standin import Standin, serving
 pytest.importorskip("wandb")
 pytest.importorskip("pandas")
 
-from test_upload import record, steps, sweep, upload  # noqa: E402
-from wandb_cases import KEY, environment  # noqa: E402
+from test_upload import record, steps, sweep, upload
+from wandb_cases import KEY, environment
 
-from mhc_exp.runs.directory import RunDirectory  # noqa: E402
+from mhc_exp.runs.directory import RunDirectory
 
 ROWS = 3000
 

@@ -14,11 +14,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 
-import numpy_worker  # noqa: E402
+import numpy_worker
 
-from mhc_exp.runs import worker  # noqa: E402
-from mhc_exp.sinks.wandb import WandbSink  # noqa: E402
-from mhc_exp.training import backends  # noqa: E402
+from mhc_exp.runs import worker
+from mhc_exp.sinks.wandb import WandbSink
+from mhc_exp.training import backends
 
 FAULT_STEP = 10
 
