@@ -6,6 +6,7 @@ Names of mhc_exp.torch.library are also names of this package, imported when the
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if not name.startswith("__"):
+    # `from mhc_exp.torch import charts` asks here first, and the library itself imports charts.
+    if not name.startswith("__") and importlib.util.find_spec(f"{__name__}.{name}") is None:
         library = importlib.import_module("mhc_exp.torch.library")
         if name in library.__all__:
             return getattr(library, name)
