@@ -20,7 +20,7 @@ def numpy_runs() -> Iterator[ForkServer]:
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory in memory where there is one: a killed process loses nothing there either, and fsync costs nothing."""
+    """A directory in memory where there is one: a killed process loses nothing there either, and fsync is free."""
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path_factory.mktemp("memory")
         return

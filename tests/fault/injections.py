@@ -1,4 +1,4 @@
-"""What is done to a forked run (`forkserver.py`): faults, and protections switched off. All change the process for good."""
+"""What is done to a forked run (`forkserver.py`): faults, and protections switched off. All stay until it ends."""
 
 from __future__ import annotations
 
@@ -133,8 +133,9 @@ def _until_full(write: Callable[[bytes], int | None], piece: bytes) -> None:
         try:
             write(piece)
         except OSError as error:
-            assert error.errno in (errno.ENOSPC, errno.EFBIG)
-            return
+            if error.errno == errno.ENOSPC:
+                return
+            raise
 
 
 def slow_fsync(say: Say, seconds: float) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 
-from numpy_worker import NumpyTrainer  # noqa: E402
+from numpy_worker import NumpyTrainer
 
-from mhc_exp import cli  # noqa: E402
-from mhc_exp.training import backends  # noqa: E402
+from mhc_exp import cli
+from mhc_exp.training import backends
 
 if __name__ == "__main__":
     backends.make_trainer = NumpyTrainer

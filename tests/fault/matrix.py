@@ -1,4 +1,4 @@
-"""The matrix of faults: what is done to a run, and what it then promises. Tests name their row: `@pytest.mark.fault(row=7)`."""
+"""The matrix of faults: what is done to a run, and what it promises. A test names its row: `fault(row=7)`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MATRIX = {
     ),
     3: Fault(
         "power loss",
-        "calls of the real writer recorded, then every legal state of the disk made: metadata ordered, and in any subset; "
+        "calls of the real writer recorded, then every legal state of the disk made: names in order and in any subset, "
         "unsynced bytes whole, absent, halved, zeros",
         "the newest acknowledged checkpoint is read back, with every row up to its step",
     ),
@@ -41,7 +41,9 @@ MATRIX = {
         "a tmpfs of 2 MB filled while a run trains (RLIMIT_FSIZE where mounting is not allowed)",
         "rows wait in memory and are written when there is room; without room the run ends as failed and can go on",
     ),
-    6: Fault("a read-only place", "a read-only tmpfs, a directory without permission", "refused before anything is made"),
+    6: Fault(
+        "a read-only place", "a read-only tmpfs, a directory without permission", "refused before anything is made"
+    ),
     7: Fault(
         "a damaged checkpoint",
         "a bit flipped, the end cut or blanked, bytes added, a file removed",
@@ -93,7 +95,9 @@ MATRIX = {
         "2 to 4 starts of the same run or sweep at once",
         "one owner; the others refuse with its name or wait; no file interleaved",
     ),
-    18: Fault("a stale lock", "the owner killed; its process id in use again", "the next start has the lock within 1 s"),
+    18: Fault(
+        "a stale lock", "the owner killed; its process id in use again", "the next start has the lock within 1 s"
+    ),
     19: Fault("starts in the same second", "4 starts at once", "no shared directory"),
     20: Fault(
         "resume", "stopped or killed after k steps, both backends", "rows, weights, optimizer state equal bit for bit"

@@ -1,8 +1,8 @@
-"""Every state that a power cut may legally leave on a disk, from the calls that a program made (in the manner of ALICE).
+"""Every state that a power cut may legally leave on a disk, from the calls that a program made (as ALICE, OSDI 2014).
 
-A file's bytes are safe once it was synced, a name once its directory was. What is not safe yet may be there or not: names
-in any subset (`any`) or, where the file system keeps their order, as a prefix (`ordered`); unsynced bytes whole, absent,
-halved, or as zeros.
+A file's bytes are safe once it was synced, a name once its directory was. What is not safe yet may be there or not:
+names in any subset (`any`) or, where the file system keeps their order, as a prefix (`ordered`); unsynced bytes whole,
+absent, halved, or as zeros.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def _subsets(count: int) -> Iterator[tuple[int, ...]]:
     return itertools.chain.from_iterable(itertools.combinations(range(count), size) for size in range(count + 1))
 
 
-def _walk(names: dict[int, dict[str, int]], inodes: dict[int, Inode], here: int, prefix: str) -> Iterator[tuple[str, int]]:
+def _walk(
+    names: dict[int, dict[str, int]], inodes: dict[int, Inode], here: int, prefix: str
+) -> Iterator[tuple[str, int]]:
     for name, inode in names.get(here, {}).items():
         yield prefix + name, inode
         if inodes[inode].names is not None:

@@ -2,7 +2,8 @@
 
     python tests/fault/table.py                          # everything but the soak: what `make test-faults` runs
     python tests/fault/table.py -m fault -k metrics      # pytest's own options choose
-    python tests/fault/table.py --write docs/reliability.md [--log results.jsonl]
+    python tests/fault/table.py --write docs/reliability.md --log results.jsonl
+    python tests/fault/table.py --read results.jsonl     # of runs that are over; the last one of a test counts
 
 Tests anywhere below tests/ that are marked `fault(row=N)` belong to row N; with `mutation=True` they are its mutation
 check: the protection is switched off, and the fault must be noticed. A test says how often it struck with
@@ -16,7 +17,6 @@ import json
 import os
 import platform
 import sys
-import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,16 +118,30 @@ def write(page: Path, text: str) -> None:
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
+def ran(options: list[str], log: Path | None) -> list[Ending]:
+    """How the tests that `options` choose ended."""
+    recorder = Recorder(log)
+    chosen = options if "-m" in options else [*DEFAULT, *options]
+    paths = [] if any(word.startswith("tests") for word in options) else [str(TESTS)]
+    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", *chosen, *paths], plugins=[recorder])
+    return recorder.endings
+
+
+def read(log: Path) -> list[Ending]:
+    """The last ending of every test in a log."""
+    endings = [Ending(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
+    return list({(ending.test, ending.row): ending for ending in endings}.values())
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     parser.add_argument("--log", type=Path, metavar="FILE", help="append a line of JSON per test")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="run nothing, read what --log has written")
     given, options = parser.parse_known_args(arguments)
-    recorder, started = Recorder(given.log), time.monotonic()
-    chosen = options if "-m" in options else [*DEFAULT, *options]
-    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", *chosen, str(TESTS)], plugins=[recorder])
-    endings = recorder.endings
-    closing = f"{len(endings)} tests, {time.monotonic() - started:.0f} s on {platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}."
+    endings = read(given.read) if given.read else ran(options, given.log)
+    machine = f"{platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    closing = f"{len({e.test for e in endings})} tests in {sum(e.seconds for e in endings):.0f} s on {machine}."
     text = "\n".join([*lines(endings), "", closing])
     print(f"\n{text}")
     for line in missing(endings):

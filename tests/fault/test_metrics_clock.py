@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -118,7 +118,7 @@ def set_back(config: Config, shim: str, **variables: str) -> list[dict]:
 
 
 def ascending(values: list[float]) -> bool:
-    return all(one <= other for one, other in zip(values, values[1:], strict=False))
+    return all(one <= other for one, other in pairwise(values))
 
 
 @pytest.mark.fault(row=28)

@@ -98,9 +98,7 @@ def test_10_killed_owners_leave_runs_that_start_within_a_second_seed_6(
 
 @pytest.mark.fault(row=18, mutation=True)
 @pytest.mark.parametrize("rule", ["the file is there", "its process lives"])
-def test_a_lock_by_another_rule_would_be_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
-) -> None:
+def test_a_lock_by_another_rule_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     def taken(fd: int) -> bool:
         fcntl.flock(fd, fcntl.LOCK_SH)
         return not os.pread(fd, 1, 0) if rule == "the file is there" else not alive(json.loads(os.pread(fd, 100, 0)))

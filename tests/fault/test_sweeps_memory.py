@@ -72,9 +72,7 @@ def test_jobs_in_the_process_of_the_sweep_would_die_with_it(tmp_path: Path) -> N
 
 
 @pytest.mark.fault(row=16, mutation=True)
-def test_a_sweep_that_forgets_what_is_done_would_be_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_that_forgets_what_is_done_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(tmp_path)
     with_numpy(monkeypatch)
     assert launch.launch(config, sweep=None, command=[], multirun=False).state == "done"

@@ -12,6 +12,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,6 +31,8 @@ class Standin:
         """Run id -> what the read side answers: config, displayName, group, history, summary, exit code."""
         self.exit_code: int | None = None
         self.http_status = 200
+        self.delay = 0.0
+        """Seconds until a request is answered."""
         self.late = 0
         """Rows of a run that the read side does not show yet."""
         self.deleted: list[str] = []
@@ -197,6 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _answer(self, content: dict[str, Any]) -> None:
+        time.sleep(self.standin.delay)
         body = json.dumps(content).encode()
         self.send_response(self.standin.http_status)
         self.send_header("Content-Type", "application/json")
