@@ -233,7 +233,7 @@ def _deserialise(step: int, path: Path) -> Checkpoint:
         raise Damaged(f"{MANIFEST} is of step {body['step']}")
     try:
         parts = [load(_verified_bytes(path / name, body["files"][name])) for name in (MODEL, OPTIMIZER)]
-    except (SafetensorError, ValueError, TypeError) as error:  # a header may promise anything
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:  # a header may promise anything
         raise Damaged(f"tensors cannot be read: {error}") from error
     return Checkpoint(step, State(*parts), body["progress"], body["facts"])
 
