@@ -55,8 +55,6 @@ def misspelt() -> Iterator[tuple[str, str, str]]:
         for name in names:
             yield from ((name, slip, spelling.suggest(slip, names)) for slip in slips(name, draw) if slip not in names)
     for key, hint in vocabulary.keys().items():
-        if get_origin(hint) is Literal and key not in seen | {"x"}:
-            continue
         for value in get_args(hint) if get_origin(hint) is Literal else ():
             for slip in slips(value, draw):
                 if slip not in get_args(hint):
@@ -74,7 +72,7 @@ def test_nine_of_ten_slips_of_one_letter_get_the_word_that_was_meant(record_prop
     count, missed = answered()
     print(f"seed {SEED}: {count - len(missed)} of {count} slips are answered with the right word")
     record_property("trials", count)
-    assert count > 1500
+    assert count > 1300
     assert len(missed) <= 0.1 * count, missed[:20]
 
 
