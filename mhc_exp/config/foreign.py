@@ -1,4 +1,4 @@
-"""YAML files from outside conf/ (`--config-dir`, `hydra.searchpath`): refused before Hydra reads them if they name code.
+"""YAML files from outside conf/ (`--config-dir`, `hydra.searchpath`): refused before Hydra reads them if code is named.
 
 Hydra instantiates its callbacks, launcher, sweeper and logging from whatever was composed, before any of our code sees
 it, and its own list of forbidden targets has gaps. So a file from outside may say what to train and how to sweep it,

@@ -115,6 +115,8 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]], source: Source) -> N
 
 def read_jsonl(path: Path, text_field: str, max_bytes: int) -> list[Document]:
     """Documents named by the sha256 of their text, until `max_bytes` are read; empty ones are left out."""
+    if not path.is_file():  # a pipe would block for ever
+        raise refusal("dataset.id", f"{path} is not a file")
     documents: list[Document] = []
     size = 0
     with open(path, "rb") as file:

@@ -49,6 +49,8 @@ class Shard:
 
 def open_shard(path: str, key: str) -> Shard:
     """Map the file at `path`. Raises ConfigError if its size, magic, version or length does not add up."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would block for ever
+        raise refusal(key, f"{path} is not a file")
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:

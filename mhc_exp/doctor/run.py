@@ -83,7 +83,7 @@ def _signature(path: Path) -> str | None:
     try:
         owner = json.loads((path / ".lock").read_text())
         return f"process {owner['pid']} on {owner['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -8,10 +8,12 @@ an error, so the manifest carries one for each file and one for itself.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+LARGEST_MANIFEST = 10_000_000
+"""Bytes; a real one has a thousand."""
 _STEP = re.compile(r"step_(\d{8,})")
 
 
@@ -229,16 +233,13 @@ def _deserialise(step: int, path: Path) -> Checkpoint:
         raise Damaged(f"{MANIFEST} is of step {body['step']}")
     try:
         parts = [load(_verified_bytes(path / name, body["files"][name])) for name in (MODEL, OPTIMIZER)]
-    except SafetensorError as error:
-        raise Damaged(str(error)) from error
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:  # a header may promise anything
+        raise Damaged(f"tensors cannot be read: {error}") from error
     return Checkpoint(step, State(*parts), body["progress"], body["facts"])
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        raw = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise Damaged(f"{path.name} is missing") from error
+    raw = _plain_bytes(path, LARGEST_MANIFEST)
     try:
         body = json.loads(raw)
         del body["seal"]
@@ -247,19 +248,47 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path.name} is not readable") from error
     if not intact:
         raise Damaged(f"{path.name} was changed after it was written")
+    if not _complete(body):
+        raise Damaged(f"{path.name} is not a manifest")
     if body["format"] != FORMAT:
         raise OSError(f"{path} has format {body['format']}, this version reads {FORMAT}")
     return body
 
 
+def _complete(body: dict[str, Any]) -> bool:
+    """Whether everything is there that a reader takes for granted: anybody can compute a seal."""
+    kinds = {"format": int, "step": int, "files": dict, "progress": dict, "facts": dict}
+    if not all(isinstance(body.get(name), kind) for name, kind in kinds.items()):
+        return False
+    files = [body["files"].get(name) for name in (MODEL, OPTIMIZER)]
+    return all(isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and "sha256" in entry for entry in files)
+
+
 def _verified_bytes(path: Path, expected: dict[str, Any]) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size != expected["bytes"]:
-            raise Damaged(f"{path.name} has {size} bytes instead of {expected['bytes']}")
-        data = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise Damaged(f"{path.name} is missing") from error
+    data = _plain_bytes(path, expected["bytes"])
+    if len(data) != expected["bytes"]:
+        raise Damaged(f"{path.name} has {len(data)} bytes instead of {expected['bytes']}")
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise Damaged(f"{path.name} does not have the sha256 of its manifest")
     return data
+
+
+def _plain_bytes(path: Path, most: int) -> bytes:
+    """The content of a regular file; a pipe would block for ever, a link may lead to a device without an end."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise Damaged(f"{path.name} is missing") from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise Damaged(f"{path.name} is not a plain file") from error
+        raise
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
+        os.close(fd)
+        if stat.S_ISDIR(facts.st_mode):
+            raise Damaged(f"{path.name} is missing")
+        size = f"has {facts.st_size} bytes instead of {most}" if stat.S_ISREG(facts.st_mode) else "is not a plain file"
+        raise Damaged(f"{path.name} {size}")
+    with open(fd, "rb") as file:
+        return file.read()

@@ -93,7 +93,7 @@ class RunDirectory:
             config = build(facts["config"])
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunRefused(f"{path} is not a run: it has no run.json") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunRefused(f"{path / 'run.json'} is damaged ({error}); remove the directory to start anew") from error
         except ConfigError as error:
             raise RunRefused(f"{path} was made by a version of mhc_exp with other keys:\n{error}") from error
@@ -149,7 +149,7 @@ class RunDirectory:
             return status if isinstance(status, dict) and "state" in status else _DAMAGED.copy()
         except FileNotFoundError:
             return {"state": "created", "step": 0, "score": None}
-        except ValueError:
+        except (ValueError, RecursionError):
             return _DAMAGED.copy()
 
     def clean(self) -> None:

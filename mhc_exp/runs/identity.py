@@ -37,14 +37,18 @@ def identity(config: Config, *, name: str, sweep: str | None, command: list[str]
         "command": redact_command(command),
         # Random, not derived: W&B never accepts the id of a deleted run again.
         "wandb_id": secrets.token_hex(5),
-        "git": git_state(Path(mhc_exp.__file__).resolve().parent.parent),
-        "versions": versions(),
+        **code(),
         "packages": installed(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": usable_cpus(),
         "hostname": socket.gethostname(),
     }
+
+
+def code() -> dict[str, Any]:
+    """Which code trains: commit of the checkout, whether it was changed since, versions of what decides numbers."""
+    return {"git": git_state(Path(mhc_exp.__file__).resolve().parent.parent), "versions": versions()}
 
 
 def now() -> str:

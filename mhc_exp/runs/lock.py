@@ -69,5 +69,5 @@ def _owner(fd: int) -> str:
     try:
         owner = json.loads(os.pread(fd, 1000, 0))
         return f"process {owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):  # taken this very moment: the name is not written yet
+    except (ValueError, KeyError, TypeError, RecursionError):  # taken this very moment: the name is not written yet
         return "another process"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mhc_exp.training.trainer import Trainer
 
 DONE, FAILED, REFUSED, DIVERGED = 0, 1, 2, 3
+CODE = ("git", "versions")
+"""Facts of run.json that say which code trains."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -179,7 +181,22 @@ def _record_facts(run: RunDirectory, task: Task, trainer: Trainer) -> None:
         facts["wandb_id"] = id_of_agent
     if "initial_weights" not in run.identity:
         facts["initial_weights"] = fingerprint(trainer.state().model)
+    else:
+        facts |= _other_code(run)
     run.add_facts(**facts)
+
+
+def _other_code(run: RunDirectory) -> dict[str, Any]:
+    """Said and put on record where a run goes on with other code or packages than it had: its numbers may change."""
+    from mhc_exp.runs.identity import code, now
+
+    handed = run.identity.get("continued_by", [])
+    before, after = [{**run.identity, **known}[name] for known in handed[-1:] or [{}] for name in CODE], code()
+    if before == [after[name] for name in CODE]:
+        return {}
+    changed = ", ".join(name for name, old in zip(CODE, before, strict=True) if old != after[name])
+    print(f"{run.name} goes on with other code ({changed}) than before (run.json: continued_by)", file=sys.stderr)
+    return {"continued_by": [*handed, {"step": run.status().get("step"), "time": now(), **after}]}
 
 
 def _show(run: RunDirectory, task: Task) -> None:

@@ -136,6 +136,7 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     return Door(tmp_path, monkeypatch, capfd)
 
 
+@pytest.mark.fault(row=24)
 @pytest.mark.parametrize(("words", "where", "says"), UNKNOWN + OPTIONS + VALUES + RULES)
 def test_a_bad_command_is_refused_with_the_key_and_the_remedy(door: Door, words: str, where: str, says: str) -> None:
     spaced = words.split() if words in {rule[0] for rule in RULES} else [words]

@@ -225,6 +225,7 @@ def when_logged(run_path: Path, text: str, act) -> threading.Thread:
     return thread
 
 
+@pytest.mark.fault(row=9)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_launcher_lets_the_child_save_and_stop(config, tmp_path, monkeypatch, number, code):
     monkeypatch.setenv("STEP_SECONDS", "0.1")
@@ -309,6 +310,7 @@ def test_of_several_starts_at_once_exactly_one_trains(config, tmp_path):
 # --- refusals by the worker --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(row=21)
 def test_other_data_under_the_same_path_is_refused_and_the_run_is_left_as_it_was(config, tmp_path, monkeypatch):
     text = tmp_path / "book.txt"
     text.write_text("It is a truth universally acknowledged, that a single man. " * 200)

@@ -58,6 +58,7 @@ def executed(notebook: Path, source: Path) -> str:
     return "\n".join(str(output.data.get("text/markdown") or output.data["text/plain"]) for output in outputs)
 
 
+@pytest.mark.fault(row=31)
 @EACH
 def test_one_run_that_is_not_done_gives_reasons_and_no_error(notebook: Path, tmp_path: Path) -> None:
     (run, *_) = sorted((FIXTURE / "depth_seeds").glob("baseline-*"))

@@ -203,6 +203,7 @@ JUNK = st.one_of(
 )
 
 
+@pytest.mark.fault(row=24)
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_mapping_builds_or_names_the_damage(valid: dict[str, Any], data: st.DataObject) -> None:

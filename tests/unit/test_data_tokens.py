@@ -121,6 +121,7 @@ def save_numpy(path):
     return path
 
 
+@pytest.mark.fault(row=26)
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_token_files_are_refused_with_a_reason(tmp_path, held_out, case):
     make, message = HOSTILE[case]

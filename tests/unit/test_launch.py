@@ -34,6 +34,7 @@ def test_a_diverged_run_is_a_result_and_is_not_trained_again(config):
     assert "step 7" in result.message
 
 
+@pytest.mark.fault(row=21)
 def test_another_experiment_under_the_same_name_is_refused_key_by_key(config):
     run = make(dataclasses.replace(config, name="mine"))
     run.update_status("done", score=1.0)

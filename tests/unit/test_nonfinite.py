@@ -17,6 +17,7 @@ from mhc_exp.training.trainer import Evaluation, StepResult
 # --- numbers that are not finite ---------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(row=11)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("step", [1, 8, 9, 14, STEPS])
 def test_policy_stop_keeps_the_weights_of_the_step_before(
@@ -44,6 +45,7 @@ def test_policy_stop_keeps_the_weights_of_the_step_before(
     _assert_checkpoints_finite(lab)
 
 
+@pytest.mark.fault(row=11)
 def test_policy_skip_leaves_out_the_step_and_counts_it(config: Config) -> None:
     lab = Laboratory(replace(config, training=replace(config.training, nonfinite="skip_step")))
     tables: list[bytes] = []

@@ -147,6 +147,7 @@ def test_a_directory_that_is_there_is_never_replaced(config):
     assert run.status()["step"] == 5
 
 
+@pytest.mark.fault(row=25)
 @pytest.mark.parametrize("sweep", ["..", "../evil", "a/b", "/etc", "a\x00b", "", " ", ".hidden", "x" * 121, "a..b"])
 def test_no_sweep_name_leads_out_of_the_root(config, tmp_path, sweep):
     if sweep == "":
@@ -165,6 +166,7 @@ def test_no_run_name_leads_out_of_the_root(config, tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(row=25)
 def test_a_linked_run_or_sweep_directory_is_refused(config, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     run = make(config, "real")
