@@ -17,6 +17,7 @@ from mhc_exp.config.build import ConfigError, Problem
 from mhc_exp.config.checks import accept
 from mhc_exp.config.compose import compose_plain, register_sweeps, version_base
 from mhc_exp.config.plan import UNNAMED, plan
+from mhc_exp.config.words import typed_keys
 from mhc_exp.paths import find
 from mhc_exp.startup import reached
 
@@ -41,7 +42,7 @@ def main() -> int:
         chosen = HydraConfig.get()
         sweep = (chosen.runtime.choices.get("sweep") or UNNAMED) if request.multirun else None
         words: list[str] = OmegaConf.to_container(chosen.overrides.task)  # type: ignore[assignment]
-        return jobs.run(words, lambda: run(composed, sweep, command))
+        return jobs.run(words, lambda: run(composed, sweep, command, words))
 
     code = cli.DONE
     try:
@@ -56,16 +57,16 @@ def main() -> int:
 def train_one(jobs: cli.Jobs, composed: DictConfig, command: list[str]) -> int:
     """The one run of a command line without flags; returns the exit code."""
     try:
-        jobs.run(jobs.request.overrides, lambda: run(composed, None, command))
+        jobs.run(jobs.request.overrides, lambda: run(composed, None, command, jobs.request.overrides))
     except SystemExit as exit:  # a signal
         return jobs.close(exit.code if isinstance(exit.code, int) else cli.DONE)
     return jobs.close(cli.DONE)
 
 
-def run(composed: DictConfig, sweep: str | None, command: list[str]) -> cli.Result:
-    """Check one composed configuration and launch it. Raises ConfigError."""
+def run(composed: DictConfig, sweep: str | None, command: list[str], words: list[str]) -> cli.Result:
+    """Check the configuration that `words` make and launch it. Raises ConfigError."""
     try:
-        config = accept(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+        config = accept(OmegaConf.to_container(composed, resolve=True), typed_keys(words))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         raise ConfigError([Problem(error.full_key or "config", str(error).splitlines()[0])]) from error
     reached("configuration")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from mhc_exp.config import machine
 from mhc_exp.config.build import ConfigError, Problem, build
 from mhc_exp.config.dataset_rules import dataset_problems
+from mhc_exp.config.effect import idle_problems
 from mhc_exp.config.naming import slug_problem
 from mhc_exp.config.schema import Config, PointerChasing
 from mhc_exp.config.variant_rules import variant_problems
@@ -33,10 +34,12 @@ def check(config: Config) -> list[Problem]:
     return [problem for rule in _RULES for problem in rule(config)] or list(_memory(config))
 
 
-def accept(mapping: dict[str, Any]) -> Config:
-    """A composed mapping as a `Config` that can run here, backend resolved. Raises ConfigError with all problems."""
+def accept(mapping: dict[str, Any], typed: Collection[str] = ()) -> Config:
+    """A composed mapping as a `Config` that can run here, backend resolved; `typed` are the keys that a person set,
+    each of which must have an effect. Raises ConfigError with all problems.
+    """
     config = build(mapping)
-    problems = check(config)
+    problems = [*check(config), *idle_problems(config, typed)]
     if problems:
         raise ConfigError(problems)
     return resolve_backend(config)

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from mhc_exp.config.build import ConfigError, Problem, as_mapping
+from mhc_exp.config.effect import canonical
 from mhc_exp.config.schema import Config
 
 IRRELEVANT = frozenset({"name", "runs_root", "tracking", "launch"})
@@ -20,14 +21,15 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 def config_hash(config: Config) -> str:
     """12 hexadecimal digits of the result-relevant keys; the order in which they were given does not matter."""
     relevant = {key: value for key, value in as_mapping(config).items() if key not in IRRELEVANT}
+    relevant["variant"] = canonical(config.variant)
     if config.backend.kernels == "auto":  # the same function: only who asks for a tier by name wants a run of its own
         del relevant["backend"]["kernels"]
     if config.training.recompute == "auto":  # likewise
         del relevant["training"]["recompute"]
     if config.training.recompute_length is None:
         del relevant["training"]["recompute_length"]
-    canonical = json.dumps(_normal(relevant), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    written = json.dumps(_normal(relevant), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(written.encode()).hexdigest()[:12]
 
 
 def run_name(config: Config) -> str:

@@ -7,17 +7,16 @@ key, option and value is held against the schema, and all problems are reported 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from mhc_exp.config import vocabulary
+from mhc_exp.config import vocabulary, words
 from mhc_exp.config.build import Problem, value_problems
 from mhc_exp.config.compose import compose_mapping, option_class, sweep_params
 from mhc_exp.config.foreign import foreign_problems
@@ -29,8 +28,6 @@ COMMAND = "python -m mhc_exp"
 THAT_CALL = ("hydra.callbacks", "hydra/callbacks", "hydra.job_logging", "hydra.hydra_logging")
 """Keys of Hydra under which a name is imported and called."""
 
-MANY = 1000
-"""Values of one range() that are looked at."""
 
 Choice = tuple[str, type | None]
 """An option that may be in effect, and the dataclass behind it (None if its file does not tell)."""
@@ -66,11 +63,11 @@ class _Reader:
                 self._refuse(str(override.key_or_group), "a configuration never names code to run; leave out _target_")
             elif str(override.key_or_group).startswith(THAT_CALL):
                 self._refuse(str(override.key_or_group), "can name code to run, so it cannot be set; leave it out")
-        ours = [override for override in parsed if not _is_hydras(override)]
+        ours = [override for override in parsed if not words.is_hydras(override)]
         for override in parsed:
             self.open_world |= override.key_or_group == "hydra.searchpath"
             if override.key_or_group == "hydra.searchpath":
-                value = _plain(override._value)
+                value = words.plain(override._value)
                 self.searchpath += [str(place) for place in (value if isinstance(value, list) else [value])]
             self.any_sweeper |= override.key_or_group == "hydra/sweeper"
         groups = [override for override in ours if self._is_group(override)]
@@ -167,9 +164,9 @@ class _Reader:
         elif isinstance(value, ChoiceSweep | RangeSweep | IntervalSweep):
             yield from self._values(override)
         elif isinstance(value, list) and group == "experiment":
-            yield from map(_plain, value)
+            yield from map(words.plain, value)
         else:
-            yield _plain(value)
+            yield words.plain(value)
 
     def _legal_option(self, group: str, name: Any) -> bool:
         known = self._options(group)
@@ -198,8 +195,8 @@ class _Reader:
     def _sweep_file(self) -> list[Override]:
         """What the chosen sweep file would add to the command line (its hydra.sweeper.params)."""
         names = self.chosen.get("sweep", []) if self.multirun else []
-        words = [f"{key}={values}" for name in names for key, values in sweep_params(name).items()]
-        return [override for word in words if (override := self._parse(word))]
+        added = [f"{key}={values}" for name in names for key, values in sweep_params(name).items()]
+        return [override for word in added if (override := self._parse(word))]
 
     # --- keys --------------------------------------------------------------------------------------------------
 
@@ -272,27 +269,7 @@ class _Reader:
 
     def _values(self, override: Override) -> Iterator[Any]:
         """Every value that an override gives its key."""
-        value: Any = override._value
-        if isinstance(value, ChoiceSweep):
-            yield from map(_plain, value.list)
-        elif isinstance(value, RangeSweep):
-            yield from self._range(override, value)
-        elif isinstance(value, Glob):
-            self._refuse(override.key_or_group, "glob() matches options of a group; type the values, such as a,b")
-        elif isinstance(value, IntervalSweep):
-            if not self.any_sweeper:
-                self._refuse(override.key_or_group, "interval() needs a sweeper plugin; type the values, such as a,b")
-        else:
-            yield _plain(value)
-
-    def _range(self, override: Override, value: RangeSweep) -> Iterable[Any]:
-        if not value.step:
-            self._refuse(override.key_or_group, f"{override.input_line}: a range needs a step other than 0")
-            return []
-        values = list(itertools.islice(value.range(), MANY))
-        if not values:
-            self._refuse(override.key_or_group, f"{override.input_line} is an empty range")
-        return values
+        return words.values(override, self._refuse, any_sweeper=self.any_sweeper)
 
     def _several(self, override: Override, values: Sequence[Any]) -> None:
         key = override.key_or_group
@@ -317,18 +294,3 @@ class _Reader:
             keys = vocabulary.keys()
             inside = [path.rpartition(".")[2] for path in keys if path.rpartition(".")[0] == key]
             self._refuse(key, f"is a group of keys ({', '.join(inside)}); type {key}.{inside[0]}=...")
-
-
-def _is_hydras(override: Override) -> bool:
-    return override.key_or_group == "hydra" or override.is_hydra_override()
-
-
-def _plain(value: Any) -> Any:
-    """A parsed value without the parser's quotes."""
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    return value

@@ -35,6 +35,8 @@ def plan(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[Pla
     """
     if any(override.startswith(("hydra/sweeper=", "hydra.searchpath=")) for override in overrides):
         return None
+    from mhc_exp.config.words import typed_keys
+
     composed = compose_jobs(overrides, config_dirs)
     if composed is None:
         return None
@@ -42,7 +44,7 @@ def plan(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[Pla
     wrong: dict[Problem, list[int]] = {}
     for number, (words, mapping, sweep) in enumerate(composed, start=1):
         try:
-            planned.append(Planned(words, accept(mapping), sweep or UNNAMED))
+            planned.append(Planned(words, accept(mapping, typed_keys(words)), sweep or UNNAMED))
         except ConfigError as error:
             for problem in error.problems:
                 wrong.setdefault(problem, []).append(number)

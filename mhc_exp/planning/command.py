@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mhc_exp.config.build import ConfigError
 from mhc_exp.config.checks import NATIVE_STREAMS, check, resolve_backend
 from mhc_exp.config.compose import compose
+from mhc_exp.config.effect import idle_problems
 from mhc_exp.config.schema import Config
 from mhc_exp.planning import error, pages
 from mhc_exp.planning.machines import MACHINES, MEASURED, Machine
@@ -51,13 +52,15 @@ def main(arguments: Sequence[str]) -> int:
 def _config(overrides: Sequence[str], machine: str) -> Config:
     """The configuration, refused where it could run nowhere. Raises ConfigError."""
     from mhc_exp.config.overrides import override_problems
+    from mhc_exp.config.words import typed_keys
 
     if problems := override_problems(list(overrides), multirun=False, config_dirs=[]):
         raise ConfigError(problems)
     config = compose(overrides)
     if config.backend.name == "auto" and machine != MEASURED:
         config = dataclasses.replace(config, backend=dataclasses.replace(config.backend, name="cuda"))
-    if problems := [problem for problem in check(config) if problem.path.startswith(ABOUT_THE_MODEL)]:
+    about = [problem for problem in check(config) if problem.path.startswith(ABOUT_THE_MODEL)]
+    if problems := [*about, *idle_problems(config, typed_keys(overrides))]:
         raise ConfigError(problems)
     return resolve_backend(config)
 

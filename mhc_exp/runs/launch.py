@@ -152,7 +152,7 @@ def _refuse_other_config(run: RunDirectory, config: Config) -> None:
     An unfinished run may go on on another backend (`name=mine backend=mlx`): weights and optimizer state are the same
     on all of them.
     """
-    if run.identity.get("config_hash") == config_hash(config):
+    if config_hash(config) in (run.identity.get("config_hash"), config_hash(run.config)):
         return
     then, now = _flat(run.identity["config"]), _flat(as_mapping(config))
     keys = [

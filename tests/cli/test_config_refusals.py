@@ -107,6 +107,8 @@ RULES = [
     ("variant=ohc variant.coefficients=static", "variant.init", "copies of each other for ever"),
     ("variant=mhc_lite variant.mix.budget=0", "variant.mix.budget", "above 0"),
     ("variant=mhc variant.name=../evil", "variant.name", "not a name"),
+    ("variant=hc variant.mix.iterations=5", "variant.mix.iterations", "no effect with variant.mix.chart=free"),
+    ("variant=kromhc variant.mix={eps:0.1}", "variant.mix.eps", "or type variant.mix.chart=sinkhorn"),
     ("dataset=text", "dataset.path", "needs a value; type dataset.path=..."),
     ("dataset=text dataset.path=nowhere", "dataset.path", "'nowhere' does not exist"),
     ("dataset=tokens dataset.train=a*.bin dataset.validation=b.bin", "dataset.train", "no file matches 'a*.bin'"),

@@ -23,7 +23,7 @@ OWNERS = {
 }
 """Package -> the only places that may import it."""
 
-ONLY_COMPOSITION = ("config/compose.py", "config/overrides.py")
+ONLY_COMPOSITION = ("config/compose.py", "config/overrides.py", "config/words.py")
 """Within config/, the files that may import Hydra; the rest is plain Python."""
 
 HEAVY = ("torch", "mlx", "hydra", "omegaconf", "wandb", "pandas", "matplotlib", "rich", "tokenizers", "datasets")
