@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="default: all")
     parser.add_argument("--wiring", nargs="+", metavar="NAME", help=f"{_quoted(cases.WIRINGS)}, or any variant")
-    parser.add_argument("--tier", nargs="+", choices=_tiers(), default=_tiers(), help="default: all")
+    parser.add_argument(
+        "--tier", nargs="+", choices=_tiers(), default=_quick_tiers(), help=f"default: {_quoted(_quick_tiers())}"
+    )
     parser.add_argument("--width", nargs="+", type=_positive, metavar="C", help="default: the suite's own")
     parser.add_argument("--depth", nargs="+", type=_positive, metavar="L", help="default: the suite's own")
     parser.add_argument("--rounds", type=_positive, help=f"default: {ROUNDS}, {QUICK_ROUNDS} with --quick")
@@ -87,7 +89,13 @@ def _quoted(names: Sequence[str] | dict[str, Any]) -> str:
 
 def _tiers() -> list[str]:
     """Values of backend.kernels that name a tier, the eager one first."""
-    return sorted(name for name in get_args(get_type_hints(Backend)["kernels"]) if name != "auto")
+    named = (name for name in get_args(get_type_hints(Backend)["kernels"]) if name != "auto")
+    return sorted(named, key=lambda name: (name != "eager", name))
+
+
+def _quick_tiers() -> list[str]:
+    """Those that are ready within seconds."""
+    return [tier for tier in _tiers() if tier != "compiled"]
 
 
 def _positive(text: str) -> int:

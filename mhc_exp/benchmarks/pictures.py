@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TIERS = {"eager": ORANGE, "native": BLUE, "theirs": GRAY}
+TIERS = {"eager": ORANGE, "native": BLUE, "compiled": GREEN, "theirs": GRAY}
 STACK = (GRAY, SKY, "#C8C8C8", "#F0E442", VERMILLION, GREEN, BLACK, ORANGE, PURPLE, BLUE)
 LOOKS = ((BLACK, "-", "o"), (ORANGE, "--", "s"), (BLUE, "-", "^"), (VERMILLION, "-.", "D"), (GREEN, ":", "v"))
 UNITS = {"ms": "milliseconds", "mb": "megabytes", "ratio": "times the baseline", "total": "seconds"}

@@ -89,6 +89,8 @@ def _backend(config: Config) -> Iterator[Problem]:
         )
     if backend.kernels == "native":
         yield from _native_kernels(config, name)
+    if backend.kernels == "compiled":
+        yield from _compiled_kernels(config, name)
     if backend.tf32 and name != "cuda":
         yield Problem("backend.tf32", f"TF32 exists on cuda only; with {name} type backend.tf32=false")
 
@@ -114,6 +116,18 @@ def _native_kernels(config: Config, backend: str) -> Iterator[Problem]:
             "backend.kernels",
             f"native is for {NATIVE_STREAMS[0]} to {NATIVE_STREAMS[-1]} streams, not {connection.streams}; "
             f"type backend.kernels=auto or variant.streams={NATIVE_STREAMS[-1]}",
+        )
+
+
+def _compiled_kernels(config: Config, backend: str) -> Iterator[Problem]:
+    variant, connection = config.variant, families.connection(config.variant)
+    if backend == "mlx":
+        yield Problem("backend.kernels", "compiled is for backend=cpu or cuda, not mlx; type backend.kernels=auto")
+    if connection is None:
+        yield Problem(
+            "backend.kernels",
+            f"compiled is for the families streams and looped, and {variant.name} is one of {variant.family}; "
+            "type backend.kernels=auto",
         )
 
 

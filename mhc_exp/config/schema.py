@@ -25,10 +25,10 @@ class Backend:
     """Let CUDA matrix products use TF32; only for backend=cuda."""
     threads: Positive | None
     """CPU threads of the worker; null means one below width 256, else every core this process may use."""
-    kernels: Literal["auto", "native", "eager"] = "auto"
-    """Who computes the connections: kernels compiled at first use (native: C on a CPU, Triton on cuda), the framework's
-    own operations (eager), or the faster one of those that are exact for this wiring and machine. The run's log says
-    which."""
+    kernels: Literal["auto", "native", "compiled", "eager"] = "auto"
+    """Who computes the connections: kernels compiled at first use (native: C on a CPU, Triton on cuda), loops made by
+    torch.compile (compiled), the framework's own operations (eager), or the faster of native and eager that is exact
+    for this wiring and machine. The run's log says which."""
 
 
 @dataclass(frozen=True)

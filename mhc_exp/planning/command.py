@@ -77,5 +77,5 @@ def _machine(config: Config, name: str) -> Machine:
 def native_tier(config: Config) -> bool:
     """Whether the C kernels would compute the connections, given a compiler."""
     connection = families.connection(config.variant)
-    wanted = config.backend.name == "cpu" and config.backend.kernels != "eager"
+    wanted = config.backend.name == "cpu" and config.backend.kernels in ("auto", "native")
     return wanted and connection is not None and connection.streams in NATIVE_STREAMS

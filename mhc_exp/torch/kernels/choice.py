@@ -1,4 +1,8 @@
-"""Which tier computes the connections of a run, and why: the fastest one that is exact for this wiring and device."""
+"""Which tier computes the connections of a run, and why: the fastest one that is exact for this wiring and device.
+
+`auto` is native, else eager. It is never the compiled tier, which is about as fast as the eager one on a CPU after half
+a minute or more of compilation (docs/performance.md): that one is for who asks for it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from mhc_exp.config.schema import Config
 from mhc_exp.config.variants import Streams
 from mhc_exp.topology import families
 from mhc_exp.torch.kernels.build import Unavailable
+from mhc_exp.torch.kernels.compiled import Compiled
 from mhc_exp.torch.kernels.eager import Eager
 from mhc_exp.torch.kernels.fused import normalises, predicts
 from mhc_exp.torch.kernels.gpu import Triton
@@ -32,6 +37,9 @@ def choose(config: Config, device: torch.device) -> Choice:
     wanted, connection = config.backend.kernels, families.connection(config.variant)
     if wanted == "eager" or connection is None:  # other families have no other tier
         return Choice(Eager(), "eager")
+    if wanted == "compiled":
+        tier = Compiled(connection, config.model.width, device)
+        return Choice(tier, f"compiled by torch.compile in {tier.seconds:.1f} s; not trained: eager")
     try:
         return native(connection, device)
     except Unavailable as reason:
