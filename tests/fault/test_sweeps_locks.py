@@ -39,7 +39,9 @@ def judge(config: Config, straight: Config, codes: list[int], said: list[str]) -
     """Exactly one process trained; the others found the run done, or were refused and told who has it."""
     run = opened(config)
     wrong = [f"codes {codes}"] * (not set(codes) <= {0, 2} or 0 not in codes)
-    wrong += [line for line in said if line.startswith("ended refused") and "process " not in line]
+    by_worker = f"ended refused {run.name}: refused"  # it has named the owner on stderr
+    told = [line for line in said if line.startswith("ended refused") and not line.startswith(by_worker)]
+    wrong += [line for line in told if "process " not in line]
     wrong += [f"attempt {run.status()['attempt']}"] * (run.status()["attempt"] != 1)
     lines = run.metrics_path.read_text().splitlines()
     wrong += [f"{len(lines)} lines"] * (len(lines) != 7) + ["other rows"] * (rows(config) != rows(straight))
