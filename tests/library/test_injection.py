@@ -253,12 +253,11 @@ def test_copies_pickles_and_state_dicts(case):
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, while it traces
-@pytest.mark.parametrize("name", ["encoder", "resnet"])
-def test_compiling_gives_the_same_numbers(name):
+def test_compiling_gives_the_same_numbers():
+    """In one piece; few iterations and one layer, since tracing takes a second per connection."""
     torch.manual_seed(0)
-    build, shape, _ = MODELS[name]
-    model, x = build(), torch.randn(shape)
-    stirred(inject(model.eval()))
+    model, x = encoder(1), torch.randn(2, 5, WIDTH)
+    stirred(inject(model, "mhc", options={"mix.iterations": 2}))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
@@ -403,6 +402,15 @@ def shared() -> nn.Module:
 def test_what_cannot_be_split_is_refused(model, said):
     with pytest.raises(CannotInject, match=said):
         inject(model())
+
+
+def test_a_model_that_is_refused_half_way_is_left_as_it_was():
+    model = nn.Sequential(Residual(branch()), Residual(nn.Tanh()))
+    names = list(model.state_dict())
+    with pytest.raises(CannotInject, match="width"):
+        inject(model)
+    assert list(model.state_dict()) == names
+    assert not is_injected(model)
 
 
 def test_ejecting_what_was_not_injected_is_refused():

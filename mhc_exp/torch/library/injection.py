@@ -57,8 +57,13 @@ def inject(
     spec = injected_variant(variant, streams, count, dict(options or {}) | keys)
     before = None if example is None else _outputs(model, example)
     index = 0
-    for run in runs:
-        index = _inject_run(run, spec, index, count, width, kernels, seed)
+    try:
+        for run in runs:
+            index = _inject_run(run, spec, index, count, width, kernels, seed)
+    except Exception:  # whatever it is, no model is left half way
+        if is_injected(model):
+            eject(model)
+        raise
     if before is not None and preserves(model):
         _compare(model, before, example)
     if train == "connections":
