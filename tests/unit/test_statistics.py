@@ -10,17 +10,14 @@ import pytest
 
 pd = pytest.importorskip("pandas")
 
-from mhc_exp.analysis.statistics import (  # noqa: E402
+from mhc_exp.analysis.differences import (  # noqa: E402
     agreement,
-    at_best_learning_rate,
-    at_equal,
     bootstrap_interval,
-    learning_rates,
-    paired,
     seeds_needed,
     student_quantile,
     verdict,
 )
+from mhc_exp.analysis.statistics import at_best_learning_rate, at_equal, learning_rates, paired  # noqa: E402
 
 
 def table(*lines: dict[str, Any]) -> Any:
