@@ -39,7 +39,7 @@ def choose(config: Config, device: torch.device) -> Choice:
         return Choice(Eager(), "eager")
     if wanted == "compiled":
         tier = Compiled(connection, config.model.width, device)
-        return Choice(tier, f"compiled by torch.compile in {tier.seconds:.1f} s; not trained: eager")
+        return Choice(tier, f"compiled by torch.compile in {tier.seconds:.1f} s; without gradients: eager")
     try:
         return native(connection, device)
     except Unavailable as reason:
