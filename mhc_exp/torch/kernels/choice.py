@@ -1,7 +1,7 @@
 """Which tier computes the connections of a run, and why: the fastest one that is exact for this wiring and device.
 
-`auto` is native, else eager. It is never the compiled tier, which saves a quarter of eager's time on a CPU after more than
-a minute of compilation (docs/performance.md), where native saves more after two seconds: compiled is for who asks for it.
+`auto` is native, else eager, and never compiled: that saves a quarter of eager's time on a CPU after more than a minute
+of compilation, where native saves more after two seconds (docs/performance.md). It is for who asks for it.
 """
 
 from __future__ import annotations
