@@ -1,7 +1,7 @@
 """Which tier computes the connections of a run, and why: the fastest one that is exact for this wiring and device.
 
-`auto` is native, else eager. It is never the compiled tier, which is about as fast as the eager one on a CPU after half
-a minute or more of compilation (docs/performance.md): that one is for who asks for it.
+`auto` is native, else eager, and never compiled: that saves a quarter of eager's time on a CPU after more than a minute
+of compilation, where native saves more after two seconds (docs/performance.md). It is for who asks for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def choose(config: Config, device: torch.device) -> Choice:
         return Choice(Eager(), "eager")
     if wanted == "compiled":
         tier = Compiled(connection, config.model.width, device)
-        return Choice(tier, f"compiled by torch.compile in {tier.seconds:.1f} s; not trained: eager")
+        return Choice(tier, f"compiled by torch.compile in {tier.seconds:.1f} s; without gradients: eager")
     try:
         return native(connection, device)
     except Unavailable as reason:

@@ -33,8 +33,7 @@ SAMPLE_TOKENS = 64
 class Compiled(Eager):
     """One model's tier. Raises Unavailable, also where inductor does not work.
 
-    What is not trained (evaluation, diagnosis, generation) is computed by PyTorch's own operations: graphs without a
-    gradient would have to be made once more.
+    Without gradients (evaluation, generation) PyTorch's own operations compute: that would take two more graphs.
     """
 
     name = "compiled"
