@@ -114,7 +114,7 @@ def _work(records: Records, facts: Facts) -> list[str]:
         lines.append(_line("device", f"{device}" + (f", peak {memory / 2**20:,.0f} MiB" if memory else "")))
     if kernels := facts.get("kernels"):
         lines.append(_line("kernels", kernels))
-    if (recompute := facts.get("recompute")) and str(recompute).startswith("blocks"):
+    if (recompute := facts.get("recompute")) and str(recompute).startswith(("blocks", "connections")):
         lines.append(_line("recompute", recompute))
     return lines
 

@@ -229,8 +229,8 @@ def _training(config: Config) -> Iterator[Problem]:
 
 def _recompute(config: Config) -> Iterator[Problem]:
     training = config.training
-    if training.recompute == "block" and (reason := obstacle(_resolved(config))):
-        yield Problem("training.recompute", f"block: {reason}; type training.recompute=auto")
+    if training.recompute in ("block", "connections") and (reason := obstacle(_resolved(config), training.recompute)):
+        yield Problem("training.recompute", f"{training.recompute}: {reason}; type training.recompute=auto")
     layers = layers_of(config)
     if training.recompute_length is not None and training.recompute == "none":
         yield Problem(

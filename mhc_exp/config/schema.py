@@ -217,10 +217,11 @@ class Training:
     """On a non-finite loss or gradient norm: stop before the update, skip the update, or do what the seed demo did."""
     sample_tokens: NonNegative
     """Tokens written by the model after a text run."""
-    recompute: Literal["none", "block", "auto"] = "auto"
+    recompute: Literal["none", "connections", "block", "auto"] = "auto"
     """Keep all activations for the backward pass (none), or only what enters each block of connections, and compute the
-    block again (block: the same gradients, bit for bit); auto: block if the run needs more than four fifths of the
-    device's memory without it and the wiring can. The run's log says which."""
+    block again (block: the same gradients, bit for bit) or its connections alone, keeping what the sublayers gave and
+    need (connections: costs less, saves less; PyTorch, family streams); auto: block if the run needs more than four
+    fifths of the device's memory without it and the wiring can. The run's log says which."""
     recompute_length: Positive | None = None
     """Connections (or sublayers of a residual stream) per recomputed block; null: round(sqrt(n L / (n + 2))) for L of
     them and n streams (arXiv:2512.24880)."""

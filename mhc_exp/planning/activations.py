@@ -38,20 +38,25 @@ class Activations:
     """Kept by the embedding, the final norm, the head and the loss."""
     working: float
     """Held beside what is kept while the gradient of the scores is made."""
+    connection: float = 0.0
+    """The part of `layer` that belongs to the connection alone: neither the sublayer's nor what the sublayer gave."""
 
-    def kept(self, length: int | None) -> float:
-        """Kept at the end of the forward pass: of everything, or of blocks of `length` layers."""
+    def kept(self, length: int | None, connections: bool = False) -> float:
+        """Kept at the end of the forward pass: of everything, or of blocks of `length` layers; `connections`: of which
+        only the connections are computed again.
+        """
         if length is None:
             return self.layers * self.layer + self.head
-        return math.ceil(self.layers / length) * self.entering + self.head
+        stays = self.layers * (self.layer - self.connection) if connections else 0.0
+        return math.ceil(self.layers / length) * self.entering + stays + self.head
 
-    def peak(self, length: int | None) -> float:
+    def peak(self, length: int | None, connections: bool = False) -> float:
         """At most held at any time: at the head, or while the last block, computed again, is being differentiated."""
-        at_head = self.kept(length) + self.working
+        at_head = self.kept(length, connections) + self.working
         if length is None:
             return at_head
-        inside = min(length, self.layers) * self.layer + 2 * self.entering
-        return max(at_head, self.kept(length) - self.head + inside)
+        inside = min(length, self.layers) * (self.connection if connections else self.layer) + 2 * self.entering
+        return max(at_head, self.kept(length, connections) - self.head + inside)
 
     def shortest_peak(self) -> int:
         """The block length with the smallest peak."""
@@ -76,6 +81,7 @@ def activations(config: Config, vocab_size: int, native: bool) -> Activations:
         entering=tokens * SINGLE * (own * width + waiting),
         head=tokens * _head_bytes(config, vocab_size) + _copies(config, block=False, vocab_size=vocab_size),
         working=tokens * SINGLE * 2 * vocab_size,
+        connection=0.0 if connection is None else tokens * SINGLE * (numbers - width),
     )
 
 

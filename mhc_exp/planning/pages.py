@@ -11,7 +11,7 @@ from mhc_exp.planning import traffic
 from mhc_exp.planning.activations import MODELLED, RECOMPUTABLE, activations
 from mhc_exp.planning.machines import Machine
 from mhc_exp.planning.parameters import STATE, parameter_counts, vocabulary
-from mhc_exp.planning.recompute import best_length, decide, gib, layers_of, obstacle
+from mhc_exp.planning.recompute import best_length, block_length, decide, gib, layers_of, obstacle
 from mhc_exp.planning.roofline import predict, step_tokens
 from mhc_exp.topology import families
 
@@ -76,6 +76,10 @@ def _memory(config: Config, machine: Machine, native: bool) -> str:
     for name, length in _policies(config, found.shortest_peak()):
         sizes = (found.kept(length), found.peak(length), found.peak(length) + state)
         rows.append((name, *map(gib, sizes)))
+    if obstacle(config, "connections") is None:
+        length = block_length(config)
+        kept, peak = found.kept(length, connections=True), found.peak(length, connections=True)
+        rows.append((f"connections of blocks of {length}", *map(gib, (kept, peak, peak + state))))
     memory = None if machine.memory is None else int(machine.memory)
     decided = f"training.recompute={config.training.recompute} on {machine.name}: "
     return f"{_table(rows, right=True)}\n{decided}{decide(config, symbols, native, memory).text}"

@@ -22,6 +22,8 @@ class Recompute:
     """Layers per recomputed block; None keeps everything."""
     text: str
     """For people."""
+    connections: bool = False
+    """Whether the sublayers of a block are not computed again."""
 
 
 def best_length(streams: float, layers: int) -> int:
@@ -31,8 +33,12 @@ def best_length(streams: float, layers: int) -> int:
     return max(1, round(math.sqrt(streams * layers / (streams + 2))))
 
 
-def obstacle(config: Config) -> str | None:
-    """Why this run cannot recompute, or None."""
+def obstacle(config: Config, wanted: str = "block") -> str | None:
+    """Why this run cannot recompute blocks, or the connections in them, or None."""
+    if wanted == "connections" and config.variant.family != "streams":
+        return f"connections alone are recomputed in the family streams, not in {config.variant.family}"
+    if wanted == "connections" and config.backend.name == "mlx":
+        return "MLX recomputes a block as a whole"
     if config.variant.family not in RECOMPUTABLE:
         return f"blocks are recomputed in the families {' and '.join(RECOMPUTABLE)}, not in {config.variant.family}"
     if config.backend.name == "mlx" and config.model.dropout:
@@ -51,9 +57,9 @@ def layers_of(config: Config) -> int:
     return len(families.wrapped(config.variant, config.depth)) or 2 * config.depth
 
 
-def needed(config: Config, found: Activations, vocab_size: int, length: int | None) -> float:
+def needed(config: Config, found: Activations, vocab_size: int, length: int | None, connections: bool = False) -> float:
     """Bytes of a run: weights, gradients, two moments, and activations at their peak."""
-    return STATE * sum(parameter_counts(config, vocab_size)) + found.peak(length)
+    return STATE * sum(parameter_counts(config, vocab_size)) + found.peak(length, connections)
 
 
 def least_needed(config: Config) -> float:
@@ -66,14 +72,17 @@ def least_needed(config: Config) -> float:
 
 def decide(config: Config, vocab_size: int, native: bool, memory: int | None) -> Recompute:
     """What `training.recompute` means for this run on a device with `memory` bytes."""
-    wanted, length, reason = config.training.recompute, block_length(config), obstacle(config)
+    wanted, length = config.training.recompute, block_length(config)
+    reason, connections = obstacle(config, wanted), wanted == "connections"
     if wanted == "none" or (reason and wanted == "auto"):
         return Recompute(None, "none" + (f": {reason}" if wanted == "auto" else ""))
     if reason:
-        raise ValueError(f"training.recompute=block: {reason}")
+        raise ValueError(f"training.recompute={wanted}: {reason}")
     found = activations(config, vocab_size, native)
-    without, within = (needed(config, found, vocab_size, option) for option in (None, length))
+    without, within = (needed(config, found, vocab_size, option, connections) for option in (None, length))
     sizes = f"about {gib(within)} instead of {gib(without)}"
+    if connections:
+        return Recompute(length, f"connections of blocks of {length} of {found.layers}: {sizes}", connections=True)
     if wanted == "block":
         return Recompute(length, f"blocks of {length} of {found.layers}: {sizes}")
     if memory is None or without <= ROOM * memory:

@@ -32,7 +32,7 @@ class ConsoleSink:
         print(f"{run.name} {start}, {total_steps} steps in all; {run.path}", flush=True)
         if (kernels := run.identity.get("kernels", "eager")) != "eager":
             print(f"kernels: {kernels}", flush=True)
-        if (recompute := run.identity.get("recompute", "none")).startswith("blocks"):
+        if (recompute := run.identity.get("recompute", "none")).startswith(("blocks", "connections")):
             print(f"recompute: {recompute}", flush=True)
         terminal = sys.stdout.terminal if isinstance(sys.stdout, Tee) else sys.stdout
         if is_live(terminal):

@@ -6,10 +6,11 @@ Mirrors mhc_exp/mlx/recompute.py; how long a block is, and when this is done, is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 Step = TypeVar("Step")
@@ -30,9 +31,42 @@ def in_blocks(
     return state
 
 
-def install(topology: nn.Module, length: int | None) -> None:
-    """Let a wiring recompute blocks of `length` connections; planning.recompute names those that can."""
-    if length is not None:
+class Once:
+    """A branch that is computed in the forward pass alone and keeps its activations as if nothing were recomputed.
+
+    When its block is computed again it answers with what it gave, so that only the connections around it are computed
+    (arXiv:2512.24880, section 4.3). One per forward pass.
+    """
+
+    def __init__(self, branch: Callable[[Tensor], Tensor]):
+        self.branch = branch
+        self.output: Tensor | None = None
+
+    def __call__(self, u: Tensor) -> Tensor:
+        if self.output is not None:
+            return self.output.detach().requires_grad_(self.output.requires_grad)
+        with saved_tensors_hooks(_as_it_is, _as_it_is):  # in place of the block's, which would discard them
+            made = self.branch(u)
+        self.output = made.detach().requires_grad_(made.requires_grad)
+        return made
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+class Policy(NamedTuple):
+    """How a wiring recomputes."""
+
+    length: int
+    """Connections per block."""
+    connections: bool = False
+    """Whether the sublayers keep what they need and only the connections are computed again."""
+
+
+def install(topology: nn.Module, policy: Policy | None) -> None:
+    """Let a wiring recompute its blocks; planning.recompute names those that can."""
+    if policy is not None:
         if not hasattr(topology, "recompute"):
             raise TypeError(f"{type(topology).__name__} cannot recompute its blocks")
-        topology.recompute = length  # type: ignore[assignment]
+        topology.recompute = policy  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from mhc_exp.config.variants import Residual
 from mhc_exp.topology.residual import gate_index, parameter_shapes, skip_scale
-from mhc_exp.torch.recompute import in_blocks
+from mhc_exp.torch.recompute import Policy, in_blocks
 from mhc_exp.torch.wiring import Observer, Sublayer
 
 
@@ -26,8 +26,8 @@ class ResidualStream(nn.Module):
     def __init__(self, variant: Residual, width: int, depth: int):
         super().__init__()
         self.variant, self.scale = variant, skip_scale(variant, depth)
-        self.recompute: int | None = None
-        """Sublayers per block that is computed again for its gradients; torch.recompute.install puts a number here."""
+        self.recompute: Policy | None = None
+        """Sublayers per block that is computed again for its gradients; torch.recompute.install sets it."""
         shapes = parameter_shapes(variant, width, depth)
         if variant.gate.shape != "none":
             gates = (shape for name, shape in shapes.items() if name.startswith("gates."))
@@ -37,7 +37,7 @@ class ResidualStream(nn.Module):
             self.laurels: Sequence[LaurelSkip] = built  # type: ignore[assignment]
 
     def forward(self, x: Tensor, sublayers: Sequence[Sublayer], observe: Observer | None = None) -> Tensor:
-        (x,) = in_blocks(self.pass_through, list(enumerate(sublayers)), self.recompute, x)
+        (x,) = in_blocks(self.pass_through, list(enumerate(sublayers)), self.recompute and self.recompute.length, x)
         return x
 
     def pass_through(self, steps: Sequence[tuple[int, Sublayer]], x: Tensor) -> tuple[Tensor]:

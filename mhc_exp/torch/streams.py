@@ -17,7 +17,7 @@ from mhc_exp.config.variants import Gate, Streams
 from mhc_exp.topology.layout import NORM_EPS, connections, layout, mixing_share, parameter_shapes, readout_shapes
 from mhc_exp.torch.expansion import Expand
 from mhc_exp.torch.kernels.eager import Eager, MixFunction
-from mhc_exp.torch.recompute import in_blocks
+from mhc_exp.torch.recompute import Once, Policy, in_blocks
 from mhc_exp.torch.wiring import (
     Branch,
     Coefficients,
@@ -41,8 +41,8 @@ class HyperStreams(nn.Module):
         self.variant = variant
         self.kernels: Eager = Eager()
         """The tier that computes the connections; mhc_exp.torch.kernels.choice puts a faster one here."""
-        self.recompute: int | None = None
-        """Connections per block that is computed again for its gradients; torch.recompute.install sets it."""
+        self.recompute: Policy | None = None
+        """Which blocks are computed again for their gradients; torch.recompute.install sets it."""
         self.expand = Expand(variant.expand, variant.streams, width)
         count = connections(variant, depth)
         share = mixing_share(variant.mix, count)
@@ -62,7 +62,9 @@ class HyperStreams(nn.Module):
             streams, waiting = self.connect((batch, time), observe, steps, self.expand(x.reshape(-1, width)), None)
         else:
             run = partial(self.connect, (batch, time), observe)
-            streams, waiting = in_blocks(run, steps, self.recompute, self.expand(x.reshape(-1, width)), None)
+            if self.recompute.connections and torch.is_grad_enabled():
+                steps = [(connection, Once(branch), known) for connection, branch, known in steps]
+            streams, waiting = in_blocks(run, steps, self.recompute.length, self.expand(x.reshape(-1, width)), None)
         return self.reduce(streams, waiting).view(batch, time, width)
 
     def connect(

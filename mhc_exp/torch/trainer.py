@@ -28,6 +28,7 @@ from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
 from mhc_exp.torch.diagnosis import diagnose
 from mhc_exp.torch.kernels.choice import choose, install
 from mhc_exp.torch.model import Transformer
+from mhc_exp.torch.recompute import Policy
 from mhc_exp.torch.recompute import install as install_recompute
 from mhc_exp.torch.wiring import Observer, SourceObserver
 from mhc_exp.training.groups import groups
@@ -47,7 +48,8 @@ class TorchTrainer:
         install(self.model.topology, choice.tier)
         self.kernels = choice.text
         recompute = decide(config, vocab_size, choice.tier.name == "native", self._memory())
-        install_recompute(self.model.topology, recompute.length)
+        policy = None if recompute.length is None else Policy(recompute.length, recompute.connections)
+        install_recompute(self.model.topology, policy)
         self.recompute = recompute.text
         self.parameters = dict(self.model.named_parameters())
         self._assign(self.parameters, initial_parameters(config, vocab_size))

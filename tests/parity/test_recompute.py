@@ -14,6 +14,7 @@ from mhc_exp.config.naming import config_hash
 from mhc_exp.config.schema import Config
 from mhc_exp.data import make_task
 from mhc_exp.topology.diagnosis import Diagnosis
+from mhc_exp.torch.model import MLP
 from mhc_exp.torch.recompute import in_blocks
 from mhc_exp.training.backends import make_trainer
 
@@ -75,6 +76,33 @@ def test_training_is_the_same_bit_for_bit(overrides: list[str]):
     assert blocks.startswith("blocks of ")
     assert every.keys() == again.keys()
     assert not [name for name, value in every.items() if not np.array_equal(value, again[name])]
+
+
+@pytest.mark.parametrize("backend", ["native", "eager", "bfloat16"])
+@pytest.mark.parametrize("wiring", list(WIRINGS)[5:])
+def test_training_is_the_same_bit_for_bit_where_only_connections_are_computed_again(backend: str, wiring: str):
+    own = [*BACKENDS[backend], *WIRINGS[wiring], "model.dropout=0.1"]
+    every, _ = _after_steps(_config(*own, "training.recompute=none", "training.recompute_length=null"))
+    again, said = _after_steps(_config(*own, "training.recompute=connections"))
+    assert said.startswith("connections of blocks of ")
+    assert not [name for name, value in every.items() if not np.array_equal(value, again[name])]
+
+
+def test_where_only_connections_are_computed_again_every_sublayer_is_called_once(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    forward = MLP.forward
+    monkeypatch.setattr(MLP, "forward", lambda self, x: (calls.append(self), forward(self, x))[1])
+    for policy, times in (("connections", 1), ("block", 2)):
+        calls.clear()
+        _after_steps(_config("backend=cpu", "variant=mhc", f"training.recompute={policy}"), steps=1)
+        assert len(calls) in range(times * 3 - (times == 2), times * 3 + 1)  # a block may stop before its last sublayer
+
+
+@pytest.mark.parametrize(("words", "why"), [(["variant=baseline"], "family"), (["variant=mhc", "backend=mlx"], "MLX")])
+def test_who_cannot_compute_connections_alone_is_refused(words: list[str], why: str):
+    (problem,) = check(compose(["training.recompute=connections", *words]))
+    assert why in problem.message
+    assert "type training.recompute=auto" in problem.message
 
 
 @pytest.mark.parametrize("wiring", ["baseline", "mhc"])

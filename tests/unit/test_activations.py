@@ -73,6 +73,19 @@ def test_predicted_activations_are_those_of_pytorch(wiring: str, length: int | N
     assert found.peak(length) == pytest.approx(peak, rel=PEAK)
 
 
+@pytest.mark.parametrize("length", [2, 3])
+@pytest.mark.parametrize(
+    "wiring", ["mhc", "mhc eager", "mhc static", "identity_hc", "hc", "deepseek_v4 eager", "bfloat16"]
+)
+def test_predicted_peak_where_only_connections_are_computed_again(wiring: str, length: int):
+    words = ["training.recompute=connections", f"training.recompute_length={length}"]
+    config = _config(*WIRINGS[wiring], *words)
+    found = activations(config, 256, native=config.backend.kernels != "eager")
+    peak = _measured(config)[1]
+    assert found.peak(length, connections=True) == pytest.approx(peak, rel=PEAK)
+    assert peak < _measured(_config(*WIRINGS[wiring], "training.recompute=none"))[1]
+
+
 @pytest.mark.parametrize("wiring", ["baseline", "mhc", "mhc eager"])
 def test_recomputation_lowers_what_is_kept_and_the_peak(wiring: str):
     every = _measured(_config(*WIRINGS[wiring], "depth=8", "training.recompute=none"))

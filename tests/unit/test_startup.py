@@ -73,3 +73,29 @@ def test_a_run_records_its_start_and_imports_no_compiler_of_pytorch(tmp_path: Pa
     assert all(wall >= 0 and cpu >= 0 for wall, cpu in record["startup"].values())
     total = sum(wall for wall, _ in record["startup"].values())
     assert record["seconds_to_first_step"] == pytest.approx(total)
+
+
+def test_a_module_of_the_backend_is_imported_without_the_library_for_other_peoples_models() -> None:
+    program = "import sys, mhc_exp.torch.kernels.wirings as w; print('mhc_exp.torch.library' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+    said = subprocess.run([sys.executable, "-c", "from mhc_exp.torch import StreamConnection"], check=False)
+    assert said.returncode == 0
+
+
+def test_a_real_blas_is_loaded_before_mlx_and_its_absence_says_what_to_type() -> None:
+    found = _of_blas("import mhc_exp.mlx.blas as b")
+    assert found.returncode == 0, found.stderr
+    assert "mkl" in found.stdout or "openblas" in found.stdout
+    missing = "import mhc_exp.mlx.blas as b; b._mkl = lambda: None; b.ctypes.util.find_library = lambda name: None"
+    said = _of_blas(missing)
+    assert said.stdout.strip() == "None"
+    assert "type: pip install mkl" in said.stderr
+
+
+def _of_blas(prepare: str) -> subprocess.CompletedProcess[str]:
+    """What load_fast_blas does in a process that has not imported mlx, as the package itself would have."""
+    empty = "import sys, types, mhc_exp; p = types.ModuleType('mhc_exp.mlx'); "
+    empty += "p.__path__ = [mhc_exp.__path__[0] + '/mlx'];"
+    program = f"{empty} sys.modules['mhc_exp.mlx'] = p; {prepare}; print(b.load_fast_blas())"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
