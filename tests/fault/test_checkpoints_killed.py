@@ -104,9 +104,8 @@ def test_20_killed_mlx_trainers_lose_nothing_seed_3(quick_disk, trials):
 
 @pytest.mark.fault(row=1, mutation=True)
 @pytest.mark.timeout(100)
-@pytest.mark.parametrize("protection", ["in_place", "early_word"])
+@pytest.mark.parametrize("protection", [{"in_place": [], "slow_fsync": [0.01]}, {"early_word": []}], ids=" ".join)
 def test_without_it_30_kills_break_a_promise_seed_4(quick_disk, numpy_runs, protection):
     words = ("training.steps=400", "training.checkpoint_every=1", "training.log_every=1")
-    faults = {"slow_fsync": [0.01], protection: []}  # most deaths hit a checkpoint
-    broken, _ = kill_all_the_way(numpy_runs, quick_disk, words, 30, 4, faults)
+    broken, _ = kill_all_the_way(numpy_runs, quick_disk, words, 30, 4, protection)
     assert broken

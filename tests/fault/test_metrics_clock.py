@@ -33,7 +33,7 @@ def start(config: Config, worker: list[str] = NUMPY_WORKER, **variables: str) ->
 
 
 def wait_for_row(config: Config, step: int) -> None:
-    path, deadline = RunDirectory.location(config, None), time.monotonic() + 60
+    path, deadline = RunDirectory.location(config, None), time.monotonic() + 120
     while read_records(path).rows[-1:] == [] or read_records(path).rows[-1]["step"] < step:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -56,7 +56,7 @@ def stopped(config: Config, worker: list[str], seconds: float) -> int:
         time.sleep(seconds)
         assert opened(config).metrics_path.stat().st_size == before
         process.send_signal(signal.SIGCONT)
-        return process.wait(60)
+        return process.wait(120)
 
 
 @pytest.mark.fault(row=10)
@@ -75,7 +75,7 @@ def test_a_pytorch_run_that_stood_still_for_10_seconds_has_the_same_numbers(tmp_
     words = ("training.steps=200", "training.log_every=1", "variant=mhc", "tracking=wandb", "tracking.wandb=offline")
     config, straight = configured(tmp_path / "stopped", *words), configured(tmp_path / "straight", *words)
     assert stopped(config, TORCH_WORKER, 10.0) == 0
-    assert start(straight, TORCH_WORKER).wait(100) == 0
+    assert start(straight, TORCH_WORKER).wait(200) == 0
     assert alike(config, straight)
 
 
