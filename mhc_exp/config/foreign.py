@@ -71,15 +71,15 @@ def _reason(file: Path) -> str | None:
 
 
 def _refusals(content: Any) -> Iterator[str]:
+    groups = {group for group, _ in ALLOWED}
     for path in _paths(content):
-        if path[-1] in CALLS:
+        first, last, inside = path[0], path[-1], [*path[1:3]]
+        if last in CALLS:
             yield f"a configuration never names code to run; leave out {'.'.join(path)}"
-        if path[0] == "hydra" and len(path) > 2 and path[1:3] not in ALLOWED:
-            yield f"{'.'.join(path[:3])} is Hydra's own; from outside conf/ only {_allowed()} can be set"
-        if path[0] == "hydra" and len(path) == 2 and path[1] not in {group for group, _ in ALLOWED}:
-            yield f"{'.'.join(path)} is Hydra's own; from outside conf/ only {_allowed()} can be set"
-        if path[0] == "defaults" and "hydra" in re.split(r"[\s/@]+", path[-1]):
-            yield f"its defaults choose {path[-1]!r}; type hydra/...=... on the command line"
+        if first == "hydra" and inside and (inside[0] not in groups if len(inside) == 1 else (*inside,) not in ALLOWED):
+            yield f"{'.'.join(('hydra', *inside))} is Hydra's own; from outside conf/ only {_allowed()} can be set"
+        if first == "defaults" and "hydra" in re.split(r"[\s/@]+", last):
+            yield f"its defaults choose {last!r}; type hydra/...=... on the command line"
 
 
 def _allowed() -> str:
@@ -90,9 +90,9 @@ def _paths(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
     """The path of every key, dotted keys taken apart, and of every entry of a list of words."""
     if isinstance(content, dict):
         for key, value in content.items():
-            inner = (*path, *(part for part in str(key).split(".") if part)) if not path else (*path, str(key))
-            yield inner or ("",)
-            yield from _paths(value, inner or ("",))
+            inner = (*path, *(str(key).split(".") if not path else [str(key)]))
+            yield inner
+            yield from _paths(value, inner)
     elif isinstance(content, list):
         for value in content:
             yield from _paths(value, path) if isinstance(value, dict | list) else [(*path, str(value))]
