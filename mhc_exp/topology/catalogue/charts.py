@@ -61,7 +61,8 @@ ENTRIES = (
         state=_STATE,
         open_choices=(
             "Zero logits are the identity, but a critical point of the squares: from there neither bias nor projection "
-            "ever has a gradient (tests/unit/test_chart_structure.py). We start beside it: all logits equal, diagonal 0.999.",
+            "ever has a gradient (tests/unit/test_chart_structure.py). We start beside it: all logits equal, "
+            "diagonal 0.999.",
             "Gates start as in the mhc-lite repository. s x n is at most 16.",
         ),
         checked_against="CayleyTransform of sparse-hyper-connections 0.1.2, squared and pooled (the chart)",
