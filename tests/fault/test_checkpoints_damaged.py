@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checkpoint_cases import damage
 from harness import ForkServer, configured, litter, opened, rows, weights
-from test_checkpoints import damage
 
 WORDS = ("training.steps=8", "training.checkpoint_every=1", "training.log_every=1")
 UNTIL = 6

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoint_cases import step_of, store
+from checkpoint_cases import damage, step_of, store
 from run_cases import DyingDisk, FailingDisk, same, state_of
 
 from mhc_exp.runs import checkpoints as module
@@ -195,25 +195,6 @@ def test_what_must_be_on_disk_before_a_checkpoint_is_asked_for_first(tmp_path):
 
 
 # --- damage ------------------------------------------------------------------------------------------------------
-
-
-def damage(path: Path, draw: random.Random) -> None:
-    """Change one file: flip a bit, cut it, blank its tail, let it grow, or remove it."""
-    file = path / draw.choice(["model.safetensors", "optimizer.safetensors", MANIFEST])
-    before = data = file.read_bytes()
-    while data == before:
-        place = draw.randrange(len(before))
-        kind = draw.choice(["flip", "cut", "blank", "grow", "remove"])
-        if kind == "remove":
-            file.unlink()
-            return
-        data = {
-            "flip": before[:place] + bytes([before[place] ^ 1 << draw.randrange(8)]) + before[place + 1 :],
-            "cut": before[:place],
-            "blank": before[:place] + bytes(len(before) - place),
-            "grow": before + draw.randbytes(1 + draw.randrange(9)),
-        }[kind]
-    file.write_bytes(data)
 
 
 @pytest.mark.fault(row=7)

@@ -188,7 +188,7 @@ def test_files_may_say_what_has_no_effect(name: str) -> None:
         (["variant.mix.iterations=1,5", "++seed=3", "hydra.verbose=true"], {"variant.mix.iterations", "seed"}),
         ([], set()),
     ],
-    ids=str,
+    ids=["words", "mapping", "prefixes", "none"],
 )
 def test_the_keys_that_words_set(words: list[str], keys: set[str]) -> None:
     assert typed_keys(words) == keys
