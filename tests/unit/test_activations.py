@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +15,7 @@ from mhc_exp.planning.activations import Activations, activations
 from mhc_exp.planning.parameters import parameter_counts, vocabulary
 from mhc_exp.planning.recompute import best_length, block_length, decide, needed
 from mhc_exp.torch.memory import Meter, saved_bytes
+from mhc_exp.torch.recompute import Policy
 from mhc_exp.torch.trainer import TorchTrainer
 
 SHIPPED = sorted(file.stem for file in (find("conf") / "variant").glob("*.yaml"))
@@ -155,6 +155,6 @@ def test_auto_keeps_everything_where_nothing_can_be_recomputed():
 def test_a_trainer_on_a_small_machine_recomputes(monkeypatch: pytest.MonkeyPatch):
     config = _config("variant=mhc", "depth=2")
     monkeypatch.setattr("mhc_exp.torch.trainer.memory_bytes", lambda: 2**20)
-    assert SimpleNamespace(**vars(TorchTrainer(config, 256).model.topology)).recompute == 2
+    assert TorchTrainer(config, 256).model.topology.recompute == Policy(2)
     monkeypatch.undo()
     assert TorchTrainer(config, 256).model.topology.recompute is None
