@@ -15,7 +15,7 @@ help:
 	@echo "make depth-sweep 27 runs: baseline, hc and mhc at 12, 24 and 48 blocks, 3 seeds each (resumes; about an hour)"
 	@echo "make test        everything CI runs: ruff, pyright, tests, notebooks"
 	@echo "make test-slow   the tests that take minutes"
-	@echo "make test-faults the matrix of faults, the long tests too (under 20 minutes), and its table"
+	@echo "make test-faults the matrix of faults, the long tests too (about half an hour), and its table"
 	@echo "make soak        half an hour of training: memory, file descriptors and disk stay bounded"
 	@echo "make fuzz        mutated checkpoints, token files, metrics and configurations (10 minutes; FUZZ_SECONDS=600)"
 	@echo "make audit       known vulnerabilities of what requirements.lock pins (needs the internet)"
