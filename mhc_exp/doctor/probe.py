@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -88,7 +89,7 @@ def _kernels() -> dict[str, Any]:
         library = build.library(4)
         files = list(build.cache_directory().glob("*.so"))
         return {
-            "compiler": str(build.compiler()),
+            "compiler": shlex.join(build.compiler()),
             "threaded": library.threaded,
             "cache": str(build.cache_directory()),
             "files": len(files),

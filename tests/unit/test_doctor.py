@@ -298,6 +298,12 @@ def test_a_compiler_that_is_missing_costs_speed_alone(monkeypatch):
     assert levels(installation.kernels()) == ["note"]
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_compiler_is_named_as_one_types_it(monkeypatch):
+    monkeypatch.setenv("CC", "cc -DTHIS='a b'")
+    assert probe._kernels()["compiler"] == f"{shutil.which('cc')} '-DTHIS=a b'"
+
+
 def test_the_disk_is_measured_and_nothing_stays(tmp_path):
     found = list(storage.examine(tmp_path / "not" / "yet"))
     assert levels(found) == ["ok", "ok", "ok"]
