@@ -9,6 +9,7 @@ import pytest
 from mhc_exp.body import reference
 from mhc_exp.body.parameters import fingerprint, initial_parameters, is_connection
 from mhc_exp.config.checks import check
+from mhc_exp.config.variant_rules import INIT_NEEDS
 from mhc_exp.config.variants import Sparse, Streams
 from mhc_exp.topology.charts import CHARTS
 from mhc_exp.topology.families import connection, equals_prenorm_at_step_0, mix_rows, streams_of, wrapped
@@ -18,16 +19,8 @@ from mhc_exp.topology.layout import layout
 
 PRESET_CASES = {
     f"mhc {name}": ["variant=mhc", f"variant.init={name}"]
-    for name in (
-        "near_identity",
-        "uniform",
-        "lite_repo",
-        "soft_identity",
-        "mhc_lab",
-        "zero_mix",
-        "circulant_repo",
-        "preserving",
-    )
+    for name in PRESETS
+    if "sinkhorn" in INIT_NEEDS[name].charts and "sigmoid" in INIT_NEEDS[name].gates
 }
 UNIT_WRITES = {
     f"{name} {preset}": [*cases.WIRINGS[name], f"variant.init={preset}"]

@@ -47,6 +47,14 @@ def in_place(root: Path, disk: Disk | None = None) -> CheckpointStore:
     return InPlace(root, 2, disk=disk)
 
 
+def two_saved(root: Path, make: Maker) -> None:
+    """Nothing below `root` but the checkpoints of steps 1 and 2."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    for step in (1, 2):
+        make(root, Disk()).save(step, state_of(step), {})
+
+
 # --- errors ------------------------------------------------------------------------------------------------------
 
 
@@ -55,10 +63,7 @@ def error_violations(root: Path, make: Maker, error: int, persistent: bool) -> t
     broken = n = 0
     while True:
         n += 1
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir()
-        for step in (1, 2):
-            make(root, Disk()).save(step, state_of(step), {})
+        two_saved(root, make)
         disk = FailingDisk(n, error, persistent=persistent)
         try:
             make(root, disk).save(3, state_of(3), {})
@@ -116,10 +121,7 @@ def death_violations(root: Path, make: Maker) -> tuple[int, int]:
     broken = n = 0
     while True:
         n += 1
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir()
-        for step in (1, 2):
-            make(root, Disk()).save(step, state_of(step), {})
+        two_saved(root, make)
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
