@@ -6,16 +6,16 @@ The specification is mhc_exp.topology.reference.history.attnres.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 
 from mhc_exp.config.history_variants import AttnRes
 from mhc_exp.topology.history.attnres import block_size, shapes
 from mhc_exp.topology.layout import NORM_EPS
-from mhc_exp.torch.history.blocks import at_least_single, weighted_sum
+from mhc_exp.torch.history.blocks import at_least_single
 from mhc_exp.torch.wiring import SourceObserver, Sublayer
 
 
@@ -69,9 +69,69 @@ class Read(nn.Module):
             return sources[0].value
         with torch.autocast(self.query.device.type, enabled=False):
             queries = self.channels * (self.query * self.key_norm)  # [H, C], zero outside a head's channels
-            scores = [functional.linear(value, queries) * inverse_rms for value, inverse_rms in sources]
-            weights = torch.stack(scores).softmax(0).unsqueeze(-1)  # [sources, B, T, H, 1]
+            output, weights = _softmax_read(queries, self.channels, sources)
             if observe is not None:
-                observe(weights.squeeze(-1).flatten(1, 2).permute(2, 0, 1))
-            by_head = [value.unflatten(-1, (self.heads, -1)) for value, _ in sources]
-            return weighted_sum(weights.unbind(0), by_head).flatten(-2)
+                observe(weights.permute(2, 0, 1))
+            return output
+
+
+def _softmax_read(queries: Tensor, channels: Tensor, sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
+    """The read [B, T, C] and its weights [sources, B*T, H], through which no gradient flows."""
+    values, inverse_rms = zip(*sources, strict=True)
+    output, weights = _SoftmaxRead.apply(queries, channels, *values, *inverse_rms)  # type: ignore[misc]
+    return output, weights
+
+
+class _SoftmaxRead(torch.autograd.Function):
+    """Depth L has L^2 / 2 pairs of read and source: this computes each with a few operations and no graph of its own.
+
+    Axes: K sources, N tokens, H heads, C width. The sources are read where they are, no stack of them is made or kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, channels: Tensor, *sources: Tensor) -> tuple[Tensor, Tensor]:
+        values, inverse_rms = _flat(sources)
+        scores = queries.new_empty(len(values), len(values[0]), len(queries))  # [K, N, H]
+        for value, score in zip(values, scores.unbind(0), strict=True):
+            torch.mm(value, queries.t(), out=score)
+        scores *= inverse_rms
+        weights = scores.softmax(0)
+        by_head = (len(values[0]), len(queries), -1)
+        terms = [(weight.unsqueeze(-1), value.view(by_head)) for weight, value in zip(weights, values, strict=True)]
+        output = terms[0][0] * terms[0][1]
+        for weight, value in terms[1:]:
+            output.addcmul_(weight, value)
+        ctx.save_for_backward(queries, channels, scores, weights, *sources)
+        ctx.mark_non_differentiable(weights)
+        return output.view_as(sources[0]), weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        queries, channels, scores, weights, *sources = ctx.saved_tensors
+        values, inverse_rms = _flat(sources)
+        flat = gradient.reshape(values[0].shape)
+        dweights = torch.empty_like(weights)
+        for value, dweight in zip(values, dweights.unbind(0), strict=True):
+            torch.mm(value * flat, channels.t(), out=dweight)
+        dscores = weights * (dweights - (weights * dweights).sum(0))
+        dinverse = (dscores * scores).sum(2, keepdim=True) / inverse_rms
+        dprojected = dscores * inverse_rms
+        dqueries = torch.zeros_like(queries)
+        for value, one in zip(values, dprojected.unbind(0), strict=True):
+            dqueries.addmm_(one.t(), value)
+        dvalues = weights.unsqueeze(3) * flat.view(*weights.shape[1:], -1)  # [K, N, H, C / H]
+        dvalues.view(-1, flat.shape[1]).addmm_(dprojected.flatten(0, 1), queries)
+        by_source = [one.view_as(gradient) for one in dvalues.unbind(0)]
+        return (
+            dqueries,
+            None,
+            *by_source,
+            *(one.view_as(x) for one, x in zip(dinverse, sources[len(values) :], strict=True)),
+        )
+
+
+def _flat(sources: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Values as K tensors [N, C], inverse RMS as [K, N, 1]."""
+    values, inverse_rms = sources[: len(sources) // 2], sources[len(sources) // 2 :]
+    return [value.reshape(-1, value.shape[-1]) for value in values], torch.stack(inverse_rms).flatten(1, 2)
