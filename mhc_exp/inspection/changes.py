@@ -53,9 +53,9 @@ def on_mix(kind: Kind) -> Callable[[str], Intervention]:
 
 
 def positive(word: str) -> int:
-    """A number of windows. Raises ArgumentTypeError."""
+    """How many there shall be. Raises ArgumentTypeError."""
     if not word.isdecimal() or int(word) == 0:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of windows; type 1 or more, or --scan alone")
+        raise argparse.ArgumentTypeError(f"{word!r} is no number to count with; type 1 or more, or leave it out")
     return int(word)
 
 

@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
         opened.load()
         size = f"{count} connections, {streams} streams"
         print(f"{opened.title()}, on {opened.trainer.device}; {size}", flush=True)
-        print(_table(opened, [measure(opened, change) for change in [None, *wanted]]))
+        outcomes = [measure(opened, change) for change in [None, *wanted]]
+        bits = (lambda nats, sign: _bits(opened, nats, sign)) if opened.task.bytes_per_token is not None else None
+        print(outcomes_text(outcomes, "held-out batches", bits))
     return 0
 
 
@@ -93,18 +95,20 @@ def standard_error(changed: Outcome, unchanged: Outcome) -> float:
     return float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else float("nan")
 
 
-def _table(opened: Opened, outcomes: list[Outcome]) -> str:
+def outcomes_text(outcomes: list[Outcome], what: str, bits: Callable[[float, str], str] | None = None) -> str:
+    """A line per outcome, the unchanged model first; `what` are the batches, `bits` (nats, sign) -> bits per byte."""
     unchanged = outcomes[0]
-    bytes_known = opened.task.bytes_per_token is not None
-    lines: list[list[str]] = [["change", "connections", "loss", "change of it", "+- SE", *["bits/byte"] * bytes_known]]
+    lines: list[list[str]] = [
+        ["change", "connections", "loss", "change of it", "+- SE", *(["bits/byte"] if bits else [])]
+    ]
     for outcome in outcomes:
         cells = [*changes.named(outcome.change), f"{outcome.loss:.4f}"]
         if outcome is unchanged:
-            lines.append([*cells, "", "", *[_bits(opened, outcome.loss, "")] * bytes_known])
+            lines.append([*cells, "", "", *([bits(outcome.loss, "")] if bits else [])])
             continue
         change, error = outcome.loss - unchanged.loss, standard_error(outcome, unchanged)
-        lines.append([*cells, f"{change:+.5f}", f"{error:.5f}", *[_bits(opened, change, "+")] * bytes_known])
-    batches = f"{len(unchanged.losses)} held-out batches, {int(unchanged.tokens.sum())} tokens"
+        lines.append([*cells, f"{change:+.5f}", f"{error:.5f}", *([bits(change, "+")] if bits else [])])
+    batches = f"{len(unchanged.losses)} {what}, {int(unchanged.tokens.sum())} tokens"
     note = f"nats per token on {batches}; SE: of the change, over these batches, not over seeds"
     return f"{columns_text(lines, right=range(2, len(lines[0])))}\n{note}"
 

@@ -24,8 +24,8 @@ class Measured:
 
     title: str
     device: str
-    tokens: int
-    """Tokens of the batch."""
+    given: str
+    """What it was measured on, such as `512 held-out tokens`."""
     wrapped: list[str]
     """What each connection wraps: `attention 0`, `mlp 0`, ...; `block 0`, ... at block sites; `loop 0`, ..."""
     mix: np.ndarray
@@ -36,7 +36,8 @@ class Measured:
     """Columns of `topology.diagnosis.per_connection`, and those of `measure`."""
     scales: Lines
     """Learned scales (alpha) by part."""
-    initial_scale: float
+    initial_scale: float | None
+    """Of all of them before training, if known."""
     gradients: Lines
     """Norms of the gradient by part."""
     tangent_share: np.ndarray | None
@@ -53,25 +54,49 @@ def measure(opened: Opened) -> Measured:
     assert isinstance(found, Diagnosis)
     if not all(np.isfinite(part).all() for part in (found.mix, found.read, found.write, found.gram)):
         raise NothingThere(not_finite(opened, "streams"))
-    lines = {name: np.array(values, float) for name, values in per_connection(found).items()}
+    return collected(
+        found,
+        initial,
+        title=opened.title(),
+        device=opened.trainer.device,
+        given=f"{batch.inputs.size} held-out tokens",
+        wrapped=families.wrapped(opened.config.variant, opened.config.depth),
+        initial_scale=own.alpha,
+    )
+
+
+def collected(
+    found: Diagnosis,
+    initial: Diagnosis | None = None,
+    *,
+    title: str,
+    device: str,
+    given: str,
+    wrapped: list[str],
+    initial_scale: float | None = None,
+) -> Measured:
+    """What there is to show of `found`; nan where nothing was measured. `initial` is the untrained model, if known."""
+    unknown = np.full(len(found.mix), np.nan)
+    lines = dict.fromkeys(("streams/cosine", "streams/dominant_share"), unknown)
+    lines |= {name: np.array(values, float) for name, values in per_connection(found).items()}
     lines |= {
         "mix/identity_distance": numbers.identity_distance(found.mix),
-        "mix/moved": numbers.distance(found.mix, initial.mix),
+        "mix/moved": unknown if initial is None else numbers.distance(found.mix, initial.mix),
         "mix/residual": numbers.constraint_residual(found.mix),
         "mix/spread": numbers.token_spread(found.mix),
         "read/spread": numbers.token_spread(found.read),
         "write/spread": numbers.token_spread(found.write),
     }
     return Measured(
-        title=opened.title(),
-        device=opened.trainer.device,
-        tokens=batch.inputs.size,
-        wrapped=families.wrapped(opened.config.variant, opened.config.depth),
+        title=title,
+        device=device,
+        given=given,
+        wrapped=wrapped,
         mix=found.mix.mean(axis=1, dtype=np.float64),
         cosine=numbers.cosine_matrices(found.gram),
         lines=lines,
         scales=dict(found.scales),
-        initial_scale=own.alpha,
+        initial_scale=initial_scale,
         gradients=dict(found.gradients),
         tangent_share=None if found.mix_gradient is None else tangent_share(found.mix_gradient),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,19 +28,6 @@ NEAR_IDENTITY = 0.1
 """If no entry of any H_res is farther from I than this, H_res - I is drawn."""
 
 
-def draw(measured: Measured, directory: Path) -> list[Path]:
-    """Write all pictures into `directory`; the files written."""
-    cosine = Shades(measured.cosine, "cosine between streams after the connection", float(measured.cosine.min()), 1.0)
-    pictures = {
-        "mixing": _matrices(measured, _shades_of_mixing(measured.mix)),
-        "mixing_over_depth": _mixing(measured),
-        "streams": _matrices(measured, cosine),
-        "streams_over_depth": _streams(measured),
-        "learning": _learning(measured),
-    }
-    return [style.save(drawing, directory / f"{name}.png") for name, drawing in pictures.items()]
-
-
 class Shades(NamedTuple):
     """Matrices [K, S, S] and how they are coloured."""
 
@@ -48,6 +36,11 @@ class Shades(NamedTuple):
     low: float
     high: float
     cmap: str = "cividis"
+
+
+def _cosines(measured: Measured) -> Figure:
+    shades = Shades(measured.cosine, "cosine between streams after the connection", float(measured.cosine.min()), 1.0)
+    return _matrices(measured, shades)
 
 
 def _shades_of_mixing(mix: np.ndarray) -> Shades:
@@ -134,9 +127,13 @@ def _streams(measured: Measured) -> Figure:
 
 def _learning(measured: Measured) -> Figure:
     streams = measured.mix.shape[-1]
-    drawing, panels = style.figure(f"{measured.title}: what is learned and what could be", 1, 3)
-    start = [Level(measured.initial_scale, "start")] if measured.scales else []
+    known = bool(measured.gradients)  # a published model is only run forward
+    drawing, panels = style.figure(f"{measured.title}: what is learned and what could be", 1, 3 if known else 1)
+    at_start = measured.initial_scale
+    start = [Level(at_start, "start")] if measured.scales and at_start is not None else []
     _over_depth(panels[0], measured.scales, "alpha, scale of the dynamic part", levels=start)
+    if not known:
+        return drawing
     _over_depth(panels[1], measured.gradients, "norm of the gradient", log=True)
     share = {} if measured.tangent_share is None else {"": measured.tangent_share}
     indifferent = [Level((streams - 1) / streams, "chance")] if share else []
@@ -153,3 +150,18 @@ def _over_depth(
         finite = np.flatnonzero(np.isfinite(values))
         curves.append(Curve(name, finite.tolist(), values[finite].tolist(), color, dash, marker))
     style.draw(axes, curves, ylabel, xlabel="connection", levels=levels or (), log=log)
+
+
+PICTURES: dict[str, Callable[[Measured], Figure]] = {
+    "mixing": lambda measured: _matrices(measured, _shades_of_mixing(measured.mix)),
+    "mixing_over_depth": _mixing,
+    "streams": _cosines,
+    "streams_over_depth": _streams,
+    "learning": _learning,
+}
+"""File -> what draws it."""
+
+
+def draw(measured: Measured, directory: Path, only: Sequence[str] | None = None) -> list[Path]:
+    """Write the pictures, or these of them, into `directory`; the files written."""
+    return [style.save(PICTURES[name](measured), directory / f"{name}.png") for name in only or PICTURES]

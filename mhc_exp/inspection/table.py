@@ -13,7 +13,7 @@ from mhc_exp.topology.inspection import selection
 
 
 def text(measured: Measured) -> str:
-    """Both tables under one title."""
+    """Both tables under one title; that of the mixing only where H_res is not the identity throughout."""
     lines, streams = measured.lines, measured.mix.shape[-1]
     mixing = {
         "diagonal": lines["mix/diagonal"],
@@ -41,8 +41,9 @@ def text(measured: Measured) -> str:
     if measured.tangent_share is not None:
         flow["tangent"] = measured.tangent_share
     size = f"{len(measured.mix)} connections, {streams} streams"
-    head = f"{measured.title}, on {measured.device}; {measured.tokens} held-out tokens, {size}"
-    parts = {"mixing": mixing, "streams and learning": flow}
+    head = f"{measured.title}, on {measured.device}; {measured.given}, {size}"
+    parts = {"mixing": mixing} if lines["mix/identity_distance"].any() else {}
+    parts |= {"streams and learning": flow}
     return "\n\n".join(
         [head, *(f"{name}\n{table('connection', measured.wrapped, part)}" for name, part in parts.items())]
     )

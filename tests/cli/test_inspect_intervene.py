@@ -168,7 +168,7 @@ def test_what_cannot_be_opened_says_why(door: Door) -> None:
         (["--ablate", "a@1"], "'a@1' names no stream"),
         (["--permute", "0,1"], "0,1 is no permutation"),
         (["--permute", "0-1"], "'0-1' is no order of streams"),
-        (["--scan", "0"], "'0' is no number of windows"),
+        (["--scan", "0"], "'0' is no number to count with"),
     ],
     ids=str,
 )

@@ -107,7 +107,7 @@ class _SoftmaxRead(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         queries, channels, scores, weights, *sources = ctx.saved_tensors
         values, inverse_rms = _flat(sources)
         flat = gradient.reshape(values[0].shape)
@@ -134,4 +134,4 @@ class _SoftmaxRead(torch.autograd.Function):
 def _flat(sources: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Values as K tensors [N, C], inverse RMS as [K, N, 1]."""
     values, inverse_rms = sources[: len(sources) // 2], sources[len(sources) // 2 :]
-    return [value.reshape(-1, value.shape[-1]) for value in values], torch.stack(inverse_rms).flatten(1, 2)
+    return [value.reshape(-1, value.shape[-1]) for value in values], torch.stack([*inverse_rms]).flatten(1, 2)
