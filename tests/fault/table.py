@@ -1,6 +1,7 @@
 """Runs the tests of the matrix of faults and prints its table: what was done, how often, and how it ended.
 
     python tests/fault/table.py                          # everything but the soak: what `make test-faults` runs
+    python tests/fault/table.py --workers 1              # in one process, one test at a time
     python tests/fault/table.py -m fault -k metrics      # pytest's own options choose
     python tests/fault/table.py --write docs/reliability.md --log results.jsonl
     python tests/fault/table.py --read results.jsonl     # of runs that are over; the last one of a test counts
@@ -17,6 +18,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,17 +54,12 @@ class Recorder:
     def __init__(self, log: Path | None = None) -> None:
         self.endings: list[Ending] = []
         self._log = log
-        self._rows: dict[str, list[tuple[int, bool]]] = {}
         self._seconds: dict[str, float] = defaultdict(float)
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        self._rows = {item.nodeid: rows for item in items if (rows := rows_of(item))}
-        items[:] = [item for item in items if item.nodeid in self._rows]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._seconds[report.nodeid] += report.duration
         if report.when == "call" or not report.passed:
-            for row, mutation in self._rows[report.nodeid]:
+            for row, mutation in dict(report.user_properties).get("fault", []):  # see tests/conftest.py
                 self._keep(report, row, mutation)
 
     def _keep(self, report: pytest.TestReport, row: int, mutation: bool) -> None:
@@ -73,12 +70,6 @@ class Recorder:
         if self._log:
             with self._log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(asdict(ending)) + "\n")
-
-
-def rows_of(item: pytest.Item) -> list[tuple[int, bool]]:
-    """Rows of the matrix that a test belongs to, and whether it is their mutation check."""
-    marks = item.iter_markers("fault")
-    return [(mark.kwargs["row"], mark.kwargs.get("mutation", False)) for mark in marks]
 
 
 def lines(endings: list[Ending]) -> list[str]:
@@ -118,12 +109,13 @@ def write(page: Path, text: str) -> None:
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
-def ran(options: list[str], log: Path | None) -> list[Ending]:
-    """How the tests that `options` choose ended."""
+def ran(options: list[str], log: Path | None, workers: int) -> list[Ending]:
+    """How the tests that `options` choose ended, in `workers` processes."""
     recorder = Recorder(log)
     chosen = options if "-m" in options else [*DEFAULT, *options]
     paths = [] if any(word.startswith("tests") for word in options) else [str(TESTS)]
-    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", *chosen, *paths], plugins=[recorder])
+    spread = ["-n", str(workers), "--dist", "worksteal"] if workers > 1 else []
+    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", *spread, *chosen, *paths], plugins=[recorder])
     return recorder.endings
 
 
@@ -137,11 +129,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     parser.add_argument("--log", type=Path, metavar="FILE", help="append a line of JSON per test")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes, default: %(default)s")
     parser.add_argument("--read", type=Path, metavar="FILE", help="run nothing, read what --log has written")
     given, options = parser.parse_known_args(arguments)
-    endings = read(given.read) if given.read else ran(options, given.log)
+    begin = time.monotonic()
+    endings = read(given.read) if given.read else ran(options, given.log, given.workers)
+    took = "" if given.read else f"{time.monotonic() - begin:.0f} s with {given.workers} at a time, "
     machine = f"{platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    closing = f"{len({e.test for e in endings})} tests in {sum(e.seconds for e in endings):.0f} s on {machine}."
+    tests, seconds = {ending.test for ending in endings}, sum(ending.seconds for ending in endings)
+    closing = f"{len(tests)} tests: {took}{seconds:.0f} s in all of them, on {machine}."
     text = "\n".join([*lines(endings), "", closing])
     print(f"\n{text}")
     for line in missing(endings):
