@@ -74,6 +74,7 @@ def _supervise(run: RunDirectory) -> int:
     from mhc_exp.runs.directory import FINISHED, RunRefused
     from mhc_exp.runs.identity import now
     from mhc_exp.training.backends import BackendMissing
+    from mhc_exp.training.loop import NotSaved
 
     before = run.status()
     if before["state"] in FINISHED:  # somebody else finished it while we waited for the lock
@@ -89,7 +90,10 @@ def _supervise(run: RunDirectory) -> int:
         run.update_status(before["state"], reason=str(error).strip(), ended=now())
         return REFUSED
     except BaseException as error:
-        traceback.print_exc()
+        if isinstance(error, NotSaved):
+            print(error, file=sys.stderr)
+        else:
+            traceback.print_exc()
         run.update_status("failed", reason=_reason(error), ended=now())
         return FAILED
     fields = {"step": outcome.step, "score": outcome.score, "signal": outcome.signal, "ended": now()}

@@ -87,7 +87,9 @@ class WandbSink:
                 wandb_run.kill_service()
             self._thread.join(_GRACE)
         if not self._complete:
-            say(f"not every row was sent; all are in {self._run.metrics_path}")
+            again = f"mhc-exp upload {shlex.quote(str(self._run.path))}"
+            say(f"not every row was sent; all are in {self._run.metrics_path}; to send them: {again}")
+            return
         for line in self._where:
             say(line)
 

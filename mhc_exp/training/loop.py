@@ -51,11 +51,15 @@ class Outcome:
     """Signal that asked to stop, also where the run was complete by then."""
 
 
+class NotSaved(OSError):
+    """The last checkpoint cannot be written; the text says what to do."""
+
+
 def train(config: Config, task: Task, trainer: Trainer, run: RunDirectory, sinks: Fanout, stop: StopRequest) -> Outcome:
     """Train from the newest checkpoint of `run` (or from the start) to the end of the budget.
 
     Opens `sinks` and leaves closing them to the caller. Raises ConfigError if the budget is smaller than one step, and
-    OSError if the last checkpoint cannot be written; any other checkpoint that fails is warned about and tried again
+    NotSaved if the last checkpoint cannot be written; any other checkpoint that fails is warned about and tried again
     at the next interval. After a text run a sample is left in `run.path / "sample.txt"`.
     """
     return _Session(config, task, trainer, run, sinks, stop).train()
@@ -204,7 +208,11 @@ class _Session:
             self.run.checkpoints.save(step, state, asdict(progress))
         except OSError as error:
             if required:
-                raise
+                newest = f"the checkpoint of step {self.saved}" if self.saved else "the start"
+                raise NotSaved(
+                    f"the last checkpoint, of step {step}, cannot be written ({error}); make room or mend the disk, "
+                    f"and the same command goes on from {newest}"
+                ) from error
             retry = min(self.total, step + self.config.training.checkpoint_every)
             log.warning("checkpoint of step %d not written (%s); training goes on, next try at %d", step, error, retry)
             return
