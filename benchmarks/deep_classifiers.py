@@ -4,10 +4,10 @@
     python benchmarks/deep_classifiers.py --log F                # trains what is not in the log, prints the table
     python benchmarks/deep_classifiers.py --log F --only-print
 
-An MLP of width 32 and a CNN of 8 channels on half the resolution, 50 and 200 branches norm -> linear -> GELU, on the
-1,797 digits of scikit-learn and on mnist1d (arXiv:2011.14439, made from its own seed). Every arm of a seed has the same body and
-batches. AdamW, one learning rate. Gradients: norm of the loss's gradient at each branch's linear weights, before the
-first update and over the last tenth of training.
+An MLP of width 32 and a CNN of 8 channels on half the resolution, 50 and 200 branches norm -> linear -> GELU, on
+the 1,797 digits of scikit-learn and on mnist1d (arXiv:2011.14439, made from its own seed). Every arm of a seed has
+the same body and batches. AdamW, one learning rate. Gradients: norm of the loss's gradient at each branch's linear
+weights, before the first update and over the last tenth of training.
 """
 
 from __future__ import annotations
