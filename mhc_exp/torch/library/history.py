@@ -52,7 +52,7 @@ class HistoryConnection(nn.Module):
         shapes: Sequence[Shape] | None = None,
     ):
         super().__init__()
-        spec = history_variant(max_history, constraint, newest, floor, iterations)
+        spec = named.history(max_history, constraint, newest, floor, iterations)
         self.branch = branch
         count = states(spec, layer_index // 2 + 1)[layer_index]
         start = values(spec, 1, layer_index // 2 + 1, 0).get(f"topology.connections.{layer_index}.logits")
@@ -195,15 +195,6 @@ def _run(steps: Sequence[nn.Module], *history: Tensor) -> tuple[Tensor, ...]:
     for connection in steps:
         states = connection(states)
     return tuple(states)
-
-
-def history_variant(max_history: int, constraint: str, newest: float, floor: float, iterations: int) -> History:
-    """The checked variant. Raises ConfigError."""
-    words = {"identity": "identity_preserving"}
-    keys = {"window": max_history, "constraint": words.get(constraint, constraint), "iterations": iterations}
-    found = named.variant("history", keys | {"newest": newest, "floor": floor})
-    assert isinstance(found, History)
-    return found
 
 
 def _projections(shapes: Sequence[Shape] | None, count: int, constraint: str) -> nn.ModuleDict:

@@ -20,7 +20,7 @@ from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.streams import preserves_the_function_at_step_0
 from mhc_exp.torch.library.adapters import ADAPTERS, Adapter, CannotInject, adapter_of, width_of
 from mhc_exp.torch.library.connection import Kernels, StreamConnection
-from mhc_exp.torch.library.hyper import ExpandStreams, ReduceStreams, stream_variant
+from mhc_exp.torch.library.hyper import ExpandStreams, ReduceStreams
 from mhc_exp.torch.library.splitting import MultiStream, join, split
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -135,7 +135,7 @@ def parameter_groups(
 def injected_variant(variant: str | Variant, streams: int | None, count: int, keys: Mapping[str, Any]) -> Streams:
     """The variant with `reduce="mean"` and `init="preserving"` where it says nothing else and may."""
     chosen = {key.partition(".")[0] for key in keys}
-    spec = stream_variant(variant, streams, count, keys)
+    spec = named.connection(variant, streams, count, keys)
     if not isinstance(variant, str):
         return spec
     if "reduce" not in chosen and spec.reduce == "sum":
