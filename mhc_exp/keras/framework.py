@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 try:
-    import keras  # pyright: ignore[reportMissingImports]
+    keras: Any = importlib.import_module("keras")  # `import keras` would be this room to a type checker
 except ModuleNotFoundError as error:
     if error.name == "keras":
         said = "mhc_exp.keras needs the package keras, which is not installed; type: pip install 'mhc-exp[keras]'"

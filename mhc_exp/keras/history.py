@@ -93,7 +93,7 @@ class HistoryConnection(Layer):
         mixed, remembered = self._mixed(history)
         if self.gate is not None:
             mixed = mixed * (2 * ops.sigmoid(self.gate))
-        following = [ops.cast(mixed + at_least_single(y), y.dtype), *remembered][: self.variant.window]
+        following = [ops.cast(mixed + at_least_single(y), history[0].dtype), *remembered][: self.variant.window]
         return (following, *rest) if several else following
 
     def mixing_weights(self) -> Tensor:

@@ -74,7 +74,7 @@ class StreamLayer(Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
         """Every key of the variant was saved, so it does not matter on which one they are laid."""
-        found = config | {"variant": named.variant("mhc", config["variant"])}
+        found: dict[str, Any] = config | {"variant": named.variant("mhc", config["variant"])}
         for key in ("branch", "branches"):
             if key in found:
                 found[key] = branches.loaded(found[key], custom_objects)

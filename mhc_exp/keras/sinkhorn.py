@@ -73,11 +73,12 @@ def _limit(square: Tensor, steps: int) -> Tensor:
     spread = ops.max(square, (0, 1)) - ops.min(square, (0, 1))
     temperature = ops.maximum(spread / WARMEST_RANGE, 1)
     start = _alternated(_alternated(square / temperature)), temperature
-    return repeated(lambda state: _newton_step(*state, rounding), start, steps)[0]
+    return repeated(lambda state: _newton_step(state, rounding), start, steps)[0]
 
 
-def _newton_step(square: Tensor, temperature: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+def _newton_step(state: tuple[Tensor, Tensor], rounding: float) -> tuple[Tensor, Tensor]:
     """The next logarithms [S, S, N] and temperatures [N]."""
+    square, temperature = state
     streams = square.shape[0]
     matrix = ops.exp(square)
     error = 1 - ops.sum(matrix, COLUMNS)

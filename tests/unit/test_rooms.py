@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,14 +21,15 @@ OWNERS = {
     "omegaconf": ("__main__.py", "cli.py", "config/"),
     "torch": ("torch/",),
     "mlx": ("mlx/",),
+    "keras": ("keras/",),
 }
 """Package -> the only places that may import it."""
 
 ONLY_COMPOSITION = ("config/compose.py", "config/overrides.py", "config/words.py")
 """Within config/, the files that may import Hydra; the rest is plain Python."""
 
-HEAVY = ("torch", "mlx", "hydra", "omegaconf", "wandb", "pandas", "matplotlib", "rich", "tokenizers", "datasets")
-BACKENDS = ("torch", "mlx")
+HEAVY = ("torch", "mlx", "keras", "hydra", "omegaconf", "wandb", "pandas", "matplotlib", "rich", "tokenizers", "datasets")
+BACKENDS = ("torch", "mlx", "keras")
 
 
 def imports(file: Path, *, at_the_door_only: bool = False) -> Iterator[str]:
@@ -84,8 +86,8 @@ def test_within_config_only_composition_knows_hydra() -> None:
     assert strangers == []
 
 
-@pytest.mark.parametrize(("room", "other"), [BACKENDS, BACKENDS[::-1]])
-def test_the_two_backends_never_meet(room: str, other: str) -> None:
+@pytest.mark.parametrize(("room", "other"), list(itertools.permutations(BACKENDS, 2)))
+def test_two_backends_never_meet(room: str, other: str) -> None:
     meetings = [
         place(file)
         for file in FILES
@@ -123,3 +125,19 @@ def test_the_core_imports_no_framework() -> None:
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("keras", "mhc_exp.keras needs the package keras, which is not installed; type: pip install 'mhc-exp[keras]'"),
+        ("tensorflow", "before Python starts, type KERAS_BACKEND=torch, jax or tensorflow, whichever is installed"),
+    ],
+)
+def test_the_room_of_keras_says_what_is_missing(missing: str, said: str, tmp_path: Path) -> None:
+    """A Keras whose backend is missing fails as the real one does: by importing it."""
+    (tmp_path / "keras.py").write_text(f"import {missing}\n")
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.modules[{missing!r}] = None; import mhc_exp.keras"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr

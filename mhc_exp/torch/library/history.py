@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from mhc_exp.config import named
-from mhc_exp.config.history_variants import History
 from mhc_exp.topology.history.mixing import states, values
 from mhc_exp.torch.history.mixing import Mixing
 from mhc_exp.torch.library.projections import Shape, projection, shapes_along
