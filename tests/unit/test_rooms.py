@@ -28,8 +28,8 @@ OWNERS = {
 ONLY_COMPOSITION = ("config/compose.py", "config/overrides.py", "config/words.py")
 """Within config/, the files that may import Hydra; the rest is plain Python."""
 
-HEAVY = ("torch", "mlx", "keras", "hydra", "omegaconf", "wandb", "pandas", "matplotlib", "rich", "tokenizers", "datasets")
 BACKENDS = ("torch", "mlx", "keras")
+HEAVY = (*BACKENDS, "hydra", "omegaconf", "wandb", "pandas", "matplotlib", "rich", "tokenizers", "datasets")
 
 
 def imports(file: Path, *, at_the_door_only: bool = False) -> Iterator[str]:
