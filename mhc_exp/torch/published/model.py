@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -144,8 +145,7 @@ def encode(directory: Path, text: str, as_bytes: bool) -> np.ndarray:
     """Tokens [N] of `text` by the checkpoint's own tokenizer, or its bytes. Raises CannotOpen."""
     if as_bytes:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
-    import transformers
-
+    transformers = importlib.import_module("transformers")
     if not any(list(directory.glob(pattern)) for pattern in TOKENIZERS):
         raise CannotOpen(f"{directory} has no tokenizer; type --bytes if the model's tokens are bytes")
     try:
@@ -159,7 +159,7 @@ def encode(directory: Path, text: str, as_bytes: bool) -> np.ndarray:
 def _loaded(directory: Path) -> Any:
     """From safetensors only, without code of its own, without network. A model that also sees is given text alone."""
     try:
-        import transformers
+        transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise CannotOpen(
             "to run the model needs the package transformers; type: pip install transformers, "
