@@ -12,8 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mhc_exp.config import named
-from mhc_exp.config.history_variants import History
+from mhc_exp.config.standalone import history_variant
 from mhc_exp.topology.history.mixing import states, values
 from mhc_exp.torch.history.mixing import Mixing
 from mhc_exp.torch.library.projections import Shape, projection, shapes_along
@@ -195,15 +194,6 @@ def _run(steps: Sequence[nn.Module], *history: Tensor) -> tuple[Tensor, ...]:
     for connection in steps:
         states = connection(states)
     return tuple(states)
-
-
-def history_variant(max_history: int, constraint: str, newest: float, floor: float, iterations: int) -> History:
-    """The checked variant. Raises ConfigError."""
-    words = {"identity": "identity_preserving"}
-    keys = {"window": max_history, "constraint": words.get(constraint, constraint), "iterations": iterations}
-    found = named.variant("history", keys | {"newest": newest, "floor": floor})
-    assert isinstance(found, History)
-    return found
 
 
 def _projections(shapes: Sequence[Shape] | None, count: int, constraint: str) -> nn.ModuleDict:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from mhc_exp.config import named
-from mhc_exp.config.build import ConfigError, Problem
+from mhc_exp.config.standalone import stream_variant
 from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.expansion import expansion_values
 from mhc_exp.topology.init import readout_values
@@ -164,26 +163,6 @@ class HyperSequential(nn.Module):
         for connection in self.connections:
             x, *_ = _as_tuple(connection(x, **kwargs))
         return self.reduce(x)
-
-
-def stream_variant(variant: str | Variant, streams: int | None, layers: int | None, keys: Mapping[str, Any]) -> Streams:
-    """The stream variant by name and keys, with its demands on a lone connection met. Raises ConfigError."""
-    spec = named.streams(variant, dict(keys) | ({} if streams is None else {"streams": streams}))
-    if spec.mix.budget is not None and layers is None:
-        raise ConfigError(
-            [Problem("layers", f"{spec.name} shares a mixing budget among all connections; type layers=<their number>")]
-        )
-    if spec.scale_output_init:
-        raise ConfigError(
-            [
-                Problem(
-                    "variant.scale_output_init",
-                    "is about initial values of a body that is not ours; type scale_output_init=False, and "
-                    f"multiply your output projections by {spec.streams}**0.5",
-                )
-            ]
-        )
-    return spec
 
 
 def _as_tuple(output: Any) -> tuple[Any, ...]:
