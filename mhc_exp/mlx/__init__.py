@@ -18,9 +18,11 @@ load_fast_blas()  # before `import mlx`: the Linux wheel's own BLAS is 30 times 
 LIBRARY = frozenset(
     (
         "ExpandStreams",
+        "HistoryConnection",
         "HyperConnection",
         "HyperConnection2d",
         "HyperSequential",
+        "MHCSequential",
         "ReduceStreams",
         "StreamConnection",
         "connection_filter",

@@ -129,7 +129,7 @@ def test_recomputation_gives_the_same_gradients_bit_for_bit(x):
 
 @pytest.mark.parametrize(
     ("branch", "said"),
-    [(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Dropout(0.5)), "cannot recompute the dropout"), (mx.tanh, "nn.Module")],
+    [(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Dropout(0.5)), "cannot recompute the Dropout"), (mx.tanh, "nn.Module")],
 )
 def test_what_would_be_recomputed_wrongly_is_refused(branch, said):
     with pytest.raises(ValueError, match=said):

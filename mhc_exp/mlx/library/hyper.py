@@ -46,7 +46,7 @@ class HyperConnection(nn.Module):
     - `layer_index` counts the connections of a model from 0: initial values differ so that streams come apart.
     - `layers`, how many there are, is needed by a variant with a mixing budget (`c_mhc`).
     - `checkpoint=True` computes connection and branch again in the backward pass instead of keeping what they need;
-      a branch with dropout is refused.
+      a branch with dropout or batch norm is refused.
     """
 
     def __init__(

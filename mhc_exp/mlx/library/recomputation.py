@@ -9,7 +9,7 @@ from mlx import nn
 
 from mhc_exp.mlx.recompute import Step, in_blocks
 
-RANDOM = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
+ONLY_ONCE = (nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.BatchNorm)
 
 
 def recomputed(call: Callable[..., Any], module: nn.Module, *state: Any) -> Any:
@@ -26,8 +26,9 @@ def refuse_what_cannot_be_recomputed(branch: Any) -> None:
             f"checkpoint=True needs a branch that is an mlx.nn.Module, got {type(branch).__name__}: the parameters of "
             "anything else would get no gradients. Wrap it in a module, or type checkpoint=False"
         )
-    if any(isinstance(part, RANDOM) for part in branch.modules()):
-        raise ValueError(
-            f"checkpoint=True cannot recompute the dropout in {type(branch).__name__}: MLX would draw other numbers "
-            "the second time. Take the dropout out, or type checkpoint=False"
-        )
+    for part in branch.modules():
+        if isinstance(part, ONLY_ONCE):
+            raise ValueError(
+                f"checkpoint=True cannot recompute the {type(part).__name__} in {type(branch).__name__}: the second "
+                "time MLX would draw other random numbers, or lose what it counts. Take it out, or type checkpoint=False"
+            )
