@@ -17,6 +17,9 @@ load_fast_blas()  # before `import mlx`: the Linux wheel's own BLAS is 30 times 
 
 LIBRARY = frozenset(
     (
+        "Adapter",
+        "Branch",
+        "CannotInject",
         "ExpandStreams",
         "HistoryConnection",
         "HyperConnection",
@@ -24,15 +27,20 @@ LIBRARY = frozenset(
         "HyperSequential",
         "MHCSequential",
         "ReduceStreams",
+        "Residual",
         "StreamConnection",
         "connection_filter",
         "connection_parameters",
         "connections",
         "doubly_stochastic",
+        "eject",
         "expand_streams",
         "freeze_body",
         "identity_preserving",
+        "inject",
+        "is_injected",
         "mixing_matrix",
+        "preserves",
         "reduce_streams",
         "simplex",
     )

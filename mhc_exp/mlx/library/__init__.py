@@ -1,10 +1,13 @@
-"""Connections for other people's MLX models (docs/library.md): building blocks around any module.
+"""Connections for other people's MLX models (docs/library.md): building blocks, and injection into existing models.
 
 Mirrors mhc_exp/torch/library. `connection.py` is one stream connection, `hyper.py` the modules around it, `history.py`
 mixing of the last states with the projections of `projections.py`, `charts.py` constraints as functions, `modules.py`
-finds connections and their parameters in a model. The mathematics is that of mhc_exp.mlx, unchanged.
+finds connections and their parameters in a model. `injection.py` puts streams into an existing model block by block:
+`adapters.py` says where the additions of known blocks are, `splitting.py` replaces them. The mathematics is that
+of mhc_exp.mlx, unchanged.
 """
 
+from mhc_exp.mlx.library.adapters import Adapter, Branch, CannotInject, Residual
 from mhc_exp.mlx.library.charts import doubly_stochastic, identity_preserving, mixing_matrix, simplex
 from mhc_exp.mlx.library.connection import StreamConnection
 from mhc_exp.mlx.library.history import HistoryConnection, MHCSequential
@@ -17,9 +20,13 @@ from mhc_exp.mlx.library.hyper import (
     expand_streams,
     reduce_streams,
 )
+from mhc_exp.mlx.library.injection import eject, inject, is_injected, preserves
 from mhc_exp.mlx.library.modules import connection_filter, connection_parameters, connections, freeze_body
 
 __all__ = [
+    "Adapter",
+    "Branch",
+    "CannotInject",
     "ExpandStreams",
     "HistoryConnection",
     "HyperConnection",
@@ -27,15 +34,20 @@ __all__ = [
     "HyperSequential",
     "MHCSequential",
     "ReduceStreams",
+    "Residual",
     "StreamConnection",
     "connection_filter",
     "connection_parameters",
     "connections",
     "doubly_stochastic",
+    "eject",
     "expand_streams",
     "freeze_body",
     "identity_preserving",
+    "inject",
+    "is_injected",
     "mixing_matrix",
+    "preserves",
     "reduce_streams",
     "simplex",
 ]

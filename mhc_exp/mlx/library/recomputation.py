@@ -30,5 +30,5 @@ def refuse_what_cannot_be_recomputed(branch: Any) -> None:
         if isinstance(part, ONLY_ONCE):
             raise ValueError(
                 f"checkpoint=True cannot recompute the {type(part).__name__} in {type(branch).__name__}: the second "
-                "time MLX would draw other random numbers, or lose what it counts. Take it out, or type checkpoint=False"
+                "time MLX would draw other numbers, or lose what it counts. Take it out, or type checkpoint=False"
             )
