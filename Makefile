@@ -22,7 +22,7 @@ help:
 	@echo "make lock        requirements.lock anew, after a change of pyproject.toml or constraints.txt"
 	@echo "make gate        the table of all wirings against all checks (minutes)"
 	@echo "make independent compare the wirings with other people's packages, installed in a directory of their own"
-	@echo "make library     streams in models of transformers and timm, and in Keras, installed in a directory of their own (0.8 GB)"
+	@echo "make library     streams in models of transformers, timm and mlx-lm, and in Keras, installed in a directory of their own (0.9 GB)"
 	@echo "make triton      the Triton kernels in Triton's interpreter on the CPU, and compiled for GPUs (installs 0.7 GB apart)"
 	@echo "make lint        ruff and pyright alone"
 	@echo "make fixture     train the small runs that the notebooks read by default (about 10 minutes)"
@@ -97,7 +97,7 @@ independent: dev
 	$(PIP_INSTALL) --no-deps --target $(VENV)/independent -r tests/independent/requirements.txt
 	PYTHONPATH=$(VENV)/independent $(BIN)/python -m pytest -m independent tests/independent
 
-# Without their dependencies: PyTorch is ours already. Keras reads once which backend it runs on, so each has a process.
+# Without their dependencies: PyTorch and MLX are ours already. Keras reads once which backend it runs on, so each has a process.
 library: $(VENV)/library/.installed
 	PYTHONPATH=$(VENV)/library KERAS_BACKEND=torch $(BIN)/python -m pytest -m library tests/library
 	PYTHONPATH=$(VENV)/library KERAS_BACKEND=jax $(BIN)/python -m pytest -m library tests/library/test_keras.py

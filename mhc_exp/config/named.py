@@ -55,37 +55,6 @@ def streams(name: str | Variant, keys: Mapping[str, Any] | None = None) -> Strea
     return found
 
 
-def connection(name: str | Variant, count: int | None, layers: int | None, keys: Mapping[str, Any]) -> Streams:
-    """The same for a module of its own: with `count` streams, one of `layers` connections. Raises ConfigError."""
-    spec = streams(name, dict(keys) | ({} if count is None else {"streams": count}))
-    if spec.mix.budget is not None and layers is None:
-        raise ConfigError(
-            [Problem("layers", f"{spec.name} shares a mixing budget among all connections; type layers=<their number>")]
-        )
-    if spec.scale_output_init:
-        raise ConfigError(
-            [
-                Problem(
-                    "variant.scale_output_init",
-                    "is about initial values of a body that is not ours; type scale_output_init=False, and "
-                    f"multiply your output projections by {spec.streams}**0.5",
-                )
-            ]
-        )
-    return spec
-
-
-def history(max_history: int, constraint: str, newest: float, floor: float, iterations: int) -> History:
-    """Mixing of the last `max_history` states under `constraint`: simplex, identity or doubly_stochastic. Raises
-    ConfigError.
-    """
-    words = {"identity": "identity_preserving"}
-    keys = {"window": max_history, "constraint": words.get(constraint, constraint), "iterations": iterations}
-    found = variant("history", keys | {"newest": newest, "floor": floor})
-    assert isinstance(found, History)
-    return found
-
-
 def option(name: str) -> dict[str, Any]:
     """The mapping of conf/variant/NAME.yaml, laid over the files that it builds on."""
     file = option_file("variant", name)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mhc_exp.config import named
+from mhc_exp.config.standalone import history_variant
 from mhc_exp.keras import branches
 from mhc_exp.keras.charts import CHARTS
 from mhc_exp.keras.framework import Layer, Shape, Tensor, at_least_single, keras, ops, registered
@@ -50,7 +50,7 @@ class HistoryConnection(Layer):
         gate: bool = False,
         **keys: Any,
     ):
-        spec = named.history(max_history, constraint, newest, floor, iterations)
+        spec = history_variant(max_history, constraint, newest, floor, iterations)
         super().__init__(**keys)
         self.branch, self.layer_index, self.variant = branches.checked(branch), layer_index, spec
         self.temperature, self.gated = temperature, gate

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mhc_exp.config import named
+from mhc_exp.config.standalone import stream_variant
 from mhc_exp.config.variants import Variant
 from mhc_exp.keras import branches
 from mhc_exp.keras.framework import Layer, Shape, Tensor, ops
@@ -30,7 +31,7 @@ class StreamLayer(Layer):
         keys: Mapping[str, Any],
     ):
         own, others = branches.separated(keys)
-        spec = named.connection(variant, streams, layers, dict(options or {}) | others)
+        spec = stream_variant(variant, streams, layers, dict(options or {}) | others)
         super().__init__(**own)
         self.variant, self.seed = spec, seed
         self.width: int | None = None

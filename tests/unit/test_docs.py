@@ -28,8 +28,8 @@ def test_the_python_of_the_readme_runs():
 def test_every_block_of_code_is_run_by_some_test():
     """What needs other packages is marked, and run by tests/library."""
     for file in (*WITH_CODE, DOCS.parent / "README.md"):
-        marks = {"python", "python needs=transformers", "python needs=keras"}
-        assert set(re.findall(r"^```(python.*)$", file.read_text(), re.M)) <= marks
+        found = set(re.findall(r"^```(python.*)$", file.read_text(), re.M))
+        assert found <= {"python", *(f"python needs={package}" for package in ("transformers", "mlx_lm", "keras"))}
 
 
 @pytest.mark.parametrize("file", [*DOCS.rglob("*.md"), DOCS.parent / "README.md"], ids=lambda file: file.name)

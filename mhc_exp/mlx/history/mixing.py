@@ -49,8 +49,14 @@ class Mixing(nn.Module):
             if observe is not None:
                 observe(mx.ones((1, 1, 1)))
             return history[0], history
+        return self.mix(self.logits, history, observe)
+
+    def mix(
+        self, logits: mx.array, history: list[mx.array], observe: SourceObserver | None = None
+    ) -> tuple[mx.array, list[mx.array]]:
+        """The same with these logits, one for each state (or row of each)."""
         square = self._variant.constraint == "doubly_stochastic"
-        weights = self.matrix(self.logits) if square else self.simplex(self.logits)
+        weights = self.matrix(logits) if square else self.simplex(logits)
         if observe is not None:
             observe((weights[0] if square else weights)[None, :, None])
         if not square:

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mhc_exp.config import named
-from mhc_exp.config.variants import Mix
+from mhc_exp.config import standalone
 from mhc_exp.topology.charts import CHARTS as TABLE
 from mhc_exp.torch import charts
 
@@ -19,7 +18,7 @@ def mixing_matrix(logits: Tensor, streams: int, chart: str = "sinkhorn", **keys:
     """[K, *] -> [S, S, *] by any chart of `variant.mix.chart`; `keys` are the others of `variant.mix`: `iterations=20`,
     `solver="newton"`, `order="columns_last"`. Row i makes new stream i.
     """
-    spec = _mix(chart, streams, keys)
+    spec = standalone.mix(chart, streams, keys)
     if chart == "identity":
         raise ValueError("the identity has no logits: torch.eye(streams)")
     count = TABLE[chart].logits(streams, spec.expansion)
@@ -44,13 +43,3 @@ def identity_preserving(logits: Tensor, floor: float = 0.1, temperature: float =
     """[S, *] -> weights [S, *] that sum to one, of which the first (the newest state's) is at least `floor`."""
     weights = (1 - floor) * simplex(logits, temperature)
     return weights + floor * (weights.new_tensor(range(len(weights))) == 0).view(-1, *[1] * (weights.dim() - 1))
-
-
-def _mix(chart: str, streams: int, keys: dict[str, Any]) -> Mix:
-    """A checked `variant.mix`; gates and initial values that fit it are found, since nothing else of them is used."""
-    rotation = chart in ("quaternion", "cayley")
-    init = "hc_paper" if chart == "free" else "near_identity"
-    gate = "linear" if chart == "free" else "sigmoid"
-    mix = {"chart": chart, **keys}
-    others = {"streams": streams, "init": init, "read.activation": gate, "write.activation": gate, "norm": "flat_rms"}
-    return named.streams("ohc" if rotation else "mhc", {"mix": mix, **others}).mix

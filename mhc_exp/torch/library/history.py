@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mhc_exp.config import named
+from mhc_exp.config.standalone import history_variant
 from mhc_exp.topology.history.mixing import states, values
 from mhc_exp.torch.history.mixing import Mixing
 from mhc_exp.torch.library.projections import Shape, projection, shapes_along
@@ -51,7 +51,7 @@ class HistoryConnection(nn.Module):
         shapes: Sequence[Shape] | None = None,
     ):
         super().__init__()
-        spec = named.history(max_history, constraint, newest, floor, iterations)
+        spec = history_variant(max_history, constraint, newest, floor, iterations)
         self.branch = branch
         count = states(spec, layer_index // 2 + 1)[layer_index]
         start = values(spec, 1, layer_index // 2 + 1, 0).get(f"topology.connections.{layer_index}.logits")

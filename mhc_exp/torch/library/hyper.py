@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from mhc_exp.config import named
+from mhc_exp.config.standalone import stream_variant
 from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.expansion import expansion_values
 from mhc_exp.topology.init import readout_values
@@ -67,7 +67,7 @@ class HyperConnection(nn.Module):
         **keys: Any,
     ):
         super().__init__()
-        spec = named.connection(variant, streams, layers, dict(options or {}) | keys)
+        spec = stream_variant(variant, streams, layers, dict(options or {}) | keys)
         self.branch = branch
         self.connection = StreamConnection(spec, width, layer_index, layers or 1, seed=seed, kernels=kernels)
         self.channel_dim, self.checkpoint = channel_dim, checkpoint
@@ -149,7 +149,7 @@ class HyperSequential(nn.Module):
         super().__init__()
         own = {name: keys.pop(name) for name in ("checkpoint", "kernels") if name in keys}
         modules = list(branches)
-        spec = named.connection(variant, streams, len(modules), dict(options or {}) | keys)
+        spec = stream_variant(variant, streams, len(modules), dict(options or {}) | keys)
         shared = {"channel_dim": channel_dim, "seed": seed, **own}
         self.expand = ExpandStreams(spec, width, channel_dim, seed)
         self.connections = nn.ModuleList(

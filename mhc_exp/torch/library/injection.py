@@ -14,8 +14,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from mhc_exp.config import named
-from mhc_exp.config.build import ConfigError
+from mhc_exp.config.standalone import injected_variant
 from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.streams import preserves_the_function_at_step_0
 from mhc_exp.torch.library.adapters import ADAPTERS, Adapter, CannotInject, adapter_of, width_of
@@ -130,22 +129,6 @@ def parameter_groups(
         {"params": [p for p in own if p.requires_grad], "lr": connection_lr or lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def injected_variant(variant: str | Variant, streams: int | None, count: int, keys: Mapping[str, Any]) -> Streams:
-    """The variant with `reduce="mean"` and `init="preserving"` where it says nothing else and may."""
-    chosen = {key.partition(".")[0] for key in keys}
-    spec = named.connection(variant, streams, count, keys)
-    if not isinstance(variant, str):
-        return spec
-    if "reduce" not in chosen and spec.reduce == "sum":
-        spec = named.streams(spec, {"reduce": "mean"})
-    if "init" not in chosen:
-        try:
-            spec = named.streams(spec, {"init": "preserving"} if spec.streams > 1 else {})
-        except ConfigError:  # gates that are not sigmoids: these keep the initial values of their paper
-            return spec
-    return spec
 
 
 Run = list[tuple[nn.Module, Adapter]]

@@ -1,0 +1,174 @@
+"""Hyper-connections around any MLX module: wrap a branch, expand once before, reduce once after.
+
+Mirrors torch/library/hyper.py. Axes: * any leading axes, S streams, C width. Streams are [*, S, C]; the width is the
+last axis of everything, also of images, which MLX keeps as [B, H, W, C].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import mlx.core as mx
+from mlx import nn
+
+from mhc_exp.config.standalone import stream_variant
+from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.mlx.expansion import Expand
+from mhc_exp.mlx.library.connection import StreamConnection
+from mhc_exp.mlx.library.recomputation import recomputed, refuse_what_cannot_be_recomputed
+from mhc_exp.mlx.streams import Readout
+from mhc_exp.topology.expansion import expansion_values
+from mhc_exp.topology.init import readout_values
+
+
+def expand_streams(x: mx.array, streams: int = 4) -> mx.array:
+    """[*, C] -> [*, S, C]: `streams` copies; an image [B, H, W, C] becomes [B, H, W, S, C]."""
+    return mx.repeat(mx.expand_dims(x, -2), streams, axis=-2)
+
+
+def reduce_streams(x: mx.array, how: Literal["sum", "mean"] = "sum") -> mx.array:
+    """[*, S, C] -> [*, C]: their sum (both papers) or mean."""
+    if how not in ("sum", "mean"):
+        raise ValueError(f"streams are reduced by 'sum' or 'mean', got {how!r}; a learned read-out is ReduceStreams")
+    return x.sum(-2) if how == "sum" else x.mean(-2)
+
+
+class HyperConnection(nn.Module):
+    """x' = H_res x + H_post^T F(H_pre x) around any module F (arXiv:2409.19606 eq. 1, arXiv:2512.24880 eq. 3).
+
+    `branch` maps [*, C] to [*, C], or to a tuple that begins with it; it should hold its own norm and no residual.
+    Further arguments go to it as they are; the rest of a tuple comes back as it is.
+
+    - `variant`: a name of docs/variants.md whose family is `streams`, and any of its keys: `streams=2`,
+      `init="uniform"`, `coefficients="static"`, `mix={"chart": "cayley"}`, or dotted in
+      `options={"mix.chart": "cayley"}`.
+    - `layer_index` counts the connections of a model from 0: initial values differ so that streams come apart.
+    - `layers`, how many there are, is needed by a variant with a mixing budget (`c_mhc`).
+    - `checkpoint=True` computes connection and branch again in the backward pass instead of keeping what they need;
+      a branch with dropout or batch norm is refused.
+    """
+
+    def __init__(
+        self,
+        branch: Callable[..., Any],
+        width: int,
+        streams: int | None = None,
+        variant: str | Variant = "mhc",
+        layer_index: int = 0,
+        layers: int | None = None,
+        *,
+        checkpoint: bool = False,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ):
+        super().__init__()
+        spec = stream_variant(variant, streams, layers, dict(options or {}) | keys)
+        if checkpoint:
+            refuse_what_cannot_be_recomputed(branch)
+        self.branch = branch
+        self.connection = StreamConnection(spec, width, layer_index, layers or 1, seed=seed)
+        self.checkpoint = checkpoint
+
+    def __call__(self, streams: mx.array, *args: Any, **kwargs: Any) -> Any:
+        """[*, S, C] -> [*, S, C], or the branch's tuple with these in place of its first element."""
+        if self.checkpoint:
+            return recomputed(self._connected, self, streams, args, kwargs)
+        return self._connected(streams, args, kwargs)
+
+    def _connected(self, streams: mx.array, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
+        u, entered = self.connection.read(streams)
+        y, *rest = as_tuple(output := self.branch(u, *args, **kwargs))
+        new = self.connection.write(entered, y)
+        return (new, *rest) if isinstance(output, tuple) else new
+
+    def _extra_repr(self) -> str:
+        spec = self.connection.variant
+        return f"variant={spec.name}, streams={spec.streams}, layer_index={self.connection.index}"
+
+
+class HyperConnection2d(HyperConnection):
+    """The same around a branch on images, which are [B, H, W, C] in MLX: streams are [B, H, W, S, C]."""
+
+    def __call__(self, streams: mx.array, *args: Any, **kwargs: Any) -> Any:
+        if streams.ndim != 5:
+            raise ValueError(
+                f"a connection of images needs streams [B, H, W, S, C], got {list(streams.shape)}; images are "
+                "[B, H, W, C] in MLX: call expand_streams(image) once, before the first connection"
+            )
+        return super().__call__(streams, *args, **kwargs)
+
+
+class ExpandStreams(nn.Module):
+    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`)."""
+
+    def __init__(self, variant: Streams, width: int, seed: int = 0):
+        super().__init__()
+        self.expand = Expand(variant.expand, variant.streams, width)
+        _load(self.expand, expansion_values(variant.expand, variant.streams, width, "topology.expand.", seed))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """[*, C] -> [*, S, C]."""
+        expanded = self.expand(x.reshape(-1, x.shape[-1]))
+        return expanded.reshape(*x.shape[:-1], *expanded.shape[1:]).astype(x.dtype)
+
+
+class ReduceStreams(nn.Module):
+    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`)."""
+
+    def __init__(self, variant: Streams, width: int):
+        super().__init__()
+        self.how = variant.reduce
+        if variant.reduce == "head":
+            self.readout = Readout(variant, width)
+            _load(self.readout, readout_values(variant, width, "topology.readout."))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """[*, S, C] -> [*, C]."""
+        if self.how != "head":
+            return reduce_streams(x, self.how)  # type: ignore[arg-type]
+        return self.readout(x.reshape(-1, *x.shape[-2:])).astype(x.dtype).reshape(*x.shape[:-2], x.shape[-1])
+
+
+class HyperSequential(nn.Module):
+    """Branches in turn, each in a connection: [*, C] -> [*, C], expanded before the first and reduced after the last.
+
+    Keywords are those of HyperConnection; keyword arguments of a call go to every branch.
+    """
+
+    def __init__(
+        self,
+        branches: Iterable[Callable[..., Any]],
+        width: int,
+        streams: int | None = None,
+        variant: str | Variant = "mhc",
+        *,
+        checkpoint: bool = False,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ):
+        super().__init__()
+        modules = list(branches)
+        spec = stream_variant(variant, streams, len(modules), dict(options or {}) | keys)
+        self.expand = ExpandStreams(spec, width, seed)
+        self.connections = [
+            HyperConnection(module, width, None, spec, index, len(modules), checkpoint=checkpoint, seed=seed)
+            for index, module in enumerate(modules)
+        ]
+        self.reduce = ReduceStreams(spec, width)
+
+    def __call__(self, x: mx.array, **kwargs: Any) -> mx.array:
+        x = self.expand(x)
+        for connection in self.connections:
+            x, *_ = as_tuple(connection(x, **kwargs))
+        return self.reduce(x)
+
+
+def as_tuple(output: Any) -> tuple[Any, ...]:
+    return output if isinstance(output, tuple) else (output,)
+
+
+def _load(module: nn.Module, values: Mapping[str, Any]) -> None:
+    module.load_weights([(name.rpartition(".")[2], mx.array(value)) for name, value in values.items()])
