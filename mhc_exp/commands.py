@@ -27,7 +27,9 @@ class Command(NamedTuple):
     where: str
     """`module:function`; the function takes the arguments after the word and returns the exit code."""
     completes: str = ""
-    """What its arguments are: `runs`, by directory or by name, `sources`, directories of runs, or `overrides`."""
+    """What its arguments are: `runs`, by directory or by name, `sources`, directories of runs, `pages`, those and what
+    a Watch wrote, or `overrides`.
+    """
 
 
 COMMANDS = {
@@ -39,7 +41,7 @@ COMMANDS = {
     "intervene": Command("the loss without parts of a wiring", "mhc_exp.inspection.intervene:main", "runs"),
     "bench": Command("what the wirings cost on this machine", "mhc_exp.benchmarks.bench:main"),
     "doctor": Command("is this installation, or a run, in order", "mhc_exp.doctor.command:main", "sources"),
-    "report": Command("runs as one page", "mhc_exp.analysis.report:main", "sources"),
+    "report": Command("runs, or watched connections, as one page", "mhc_exp.analysis.report:main", "pages"),
     "upload": Command("runs to W&B", "mhc_exp.analysis.upload:main", "sources"),
     "dashboard": Command("W&B pages for a project", "mhc_exp.analysis.dashboard:main"),
 }
@@ -116,7 +118,7 @@ def arguments(line: str) -> list[str] | None:
 
 
 def _runs(kind: str) -> list[str]:
-    from mhc_exp.analysis.sources import places
+    from mhc_exp.analysis.sources import places, watches
 
     root = Path(runs_root())
     if not kind or not root.is_dir():
@@ -124,4 +126,5 @@ def _runs(kind: str) -> list[str]:
     found = places(root)
     sweeps = dict.fromkeys(str(place.parent) for place in found)
     names = [place.name for place in found] if kind == "runs" else [str(root), *sweeps]
+    names += map(str, watches(root)) if kind == "pages" else []
     return list(dict.fromkeys([*names, *map(str, found)]))

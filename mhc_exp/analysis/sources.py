@@ -22,6 +22,8 @@ from mhc_exp.analysis.rows import Records, by_step, checked, read_records
 Source = str | os.PathLike[str]
 
 REMOTE = "wandb://"
+WATCH = "watch.json"
+"""The file that tells a directory of watched connections from one of runs."""
 STATES = {"finished": "done", "running": "running", "crashed": "killed", "killed": "interrupted", "failed": "failed"}
 """W&B's word for how a run ended -> ours, where the run itself left none."""
 EXITS = {0: "done", 3: "diverged", 130: "interrupted"}
@@ -85,16 +87,30 @@ def _places(source: str) -> list[Path]:
     return found
 
 
+def is_watch(path: Path) -> bool:
+    """Whether mhc_exp.torch.Watch writes into `path`."""
+    return (path / WATCH).is_file()
+
+
+def watches(root: Path) -> list[Path]:
+    """Directories of watched connections below `root`, at most two levels down."""
+    return sorted(file.parent for depth in ("*", "*/*") for file in root.glob(f"{depth}/{WATCH}"))
+
+
 def is_run(path: Path) -> bool:
     """Whether `path` is a run directory, complete or not."""
     return any((path / name).is_file() for name in ("run.json", "metrics.jsonl", "status.json"))
 
 
 def _below(path: Path) -> Iterator[Path]:
-    """Run directories and W&B recordings at or below `path`; a run's own copy for W&B is not a second run."""
+    """Run directories and W&B recordings at or below `path`; a run's own copy for W&B is not a second run. What a Watch
+    wrote is no run.
+    """
     if not path.is_dir():
         if path.suffix == ".wandb":
             yield path
+        return
+    if is_watch(path):
         return
     if is_run(path):
         yield path

@@ -61,6 +61,8 @@ def find(word: str) -> Recorded:
             return found[0]
         if found:
             raise NothingThere(f"{word} holds {len(found)} runs; type one of them, such as {found[0].directory}")
+        if sources.is_watch(path):
+            raise NothingThere(f"{word} holds watched connections, not a run; type mhc-exp report {word}")
         raise NothingThere(f"{word} is not a run; type mhc-exp ls to see the runs")
     root = Path(runs_root()).expanduser()
     places = sources.places(root) if root.is_dir() else []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mhc_exp.analysis import style
+from mhc_exp.analysis.figures.matrices import Shades, shades_of_mixing
 from mhc_exp.analysis.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from mhc_exp.analysis.style import Curve, Level
 from mhc_exp.inspection.measured import Lines, Measured
@@ -24,35 +24,11 @@ LOOKS = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (VERMILLION, "-.", "^"), (GREEN,
 NUMBERED = 4
 """Streams up to which the entries of a heat map are written into it."""
 COLUMNS = 6
-NEAR_IDENTITY = 0.1
-"""If no entry of any H_res is farther from I than this, H_res - I is drawn."""
-
-
-class Shades(NamedTuple):
-    """Matrices [K, S, S] and how they are coloured."""
-
-    matrices: np.ndarray
-    title: str
-    low: float
-    high: float
-    cmap: str = "cividis"
 
 
 def _cosines(measured: Measured) -> Figure:
     shades = Shades(measured.cosine, "cosine between streams after the connection", float(measured.cosine.min()), 1.0)
     return _matrices(measured, shades)
-
-
-def _shades_of_mixing(mix: np.ndarray) -> Shades:
-    """H_res, or H_res - I where that is too small to be seen beside the ones."""
-    from_identity = mix - np.eye(mix.shape[-1])
-    largest = float(np.abs(from_identity).max())
-    if not 0 < largest < NEAR_IDENTITY:
-        title = "H_res, mean over tokens (row: to, column: from)"
-        return Shades(mix, title, min(0.0, float(mix.min())), max(1.0, float(mix.max())))
-    unit = 10.0 ** math.floor(math.log10(largest))
-    title = f"(H_res - I) / {unit:g}, mean over tokens (row: to, column: from)"
-    return Shades(from_identity / unit, title, -largest / unit, largest / unit, "PuOr_r")
 
 
 def _matrices(measured: Measured, shades: Shades) -> Figure:
@@ -153,7 +129,7 @@ def _over_depth(
 
 
 PICTURES: dict[str, Callable[[Measured], Figure]] = {
-    "mixing": lambda measured: _matrices(measured, _shades_of_mixing(measured.mix)),
+    "mixing": lambda measured: _matrices(measured, shades_of_mixing(measured.mix)),
     "mixing_over_depth": _mixing,
     "streams": _cosines,
     "streams_over_depth": _streams,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
 Row = dict[str, float | int | str]
 Layers = Mapping[str, int | list[float | None]]
 """A row of layers.jsonl: the step, and a list with one number per connection for every column."""
+
+
+def finite(row: Row) -> Row:
+    """`row` without the numbers that are not finite, which are named under `nonfinite` instead."""
+    bad = {name: value for name, value in row.items() if not isinstance(value, str) and not math.isfinite(value)}
+    if not bad:
+        return row
+    kept = {name: value for name, value in row.items() if name not in bad}
+    return {**kept, "nonfinite": " ".join(f"{name}={value}" for name, value in bad.items())}
 
 
 class Sink(Protocol):

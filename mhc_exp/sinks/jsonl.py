@@ -52,7 +52,11 @@ class JsonlSink:
         return len(self._waiting) + self._lost
 
     def open(self, run: RunDirectory, total_steps: int, resumed_at: int) -> None:
-        self._path = run.path / self.name
+        self.open_in(run.path)
+
+    def open_in(self, directory: Path) -> None:
+        """Append to the file of this name in `directory`."""
+        self._path = directory / self.name
         self._drain()
 
     def log(self, row: Row | Layers) -> None:

@@ -132,7 +132,7 @@ def per_connection(diagnosis: Diagnosis | HistoryDiagnosis) -> dict[str, list[fl
     """
     columns = _stream_lines(diagnosis) if isinstance(diagnosis, Diagnosis) else _history_lines(diagnosis)
     columns |= {f"grad/{part}": norms for part, norms in diagnosis.gradients.items()}
-    return {name: [_six_digits(value) for value in values] for name, values in columns.items()}
+    return {name: [six_digits(value) for value in values] for name, values in columns.items()}
 
 
 def _stream_lines(diagnosis: Diagnosis) -> Columns:
@@ -175,5 +175,6 @@ def _history_lines(diagnosis: HistoryDiagnosis) -> Columns:
     return columns | {f"history/weight_{place}": table[:, place] for place in made}
 
 
-def _six_digits(value: float) -> float | None:
+def six_digits(value: float) -> float | None:
+    """As a line of layers.jsonl has it; None if it is not finite."""
     return float(f"{value:.6g}") if np.isfinite(value) else None

@@ -26,6 +26,7 @@ LIBRARY = frozenset(
         "Residual",
         "Residual2d",
         "StreamConnection",
+        "Watch",
         "connection_parameters",
         "connections",
         "doubly_stochastic",

@@ -6,7 +6,7 @@ C width. One forward and one backward pass; the body's weights get no gradient, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mhc_exp.body.parameters import is_connection
 from mhc_exp.config.schema import Config
+from mhc_exp.config.variants import Variant
 from mhc_exp.topology import families, learning
 from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
 from mhc_exp.torch.wiring import Coefficients, Observer, SourceObserver
@@ -42,17 +43,29 @@ def _streams(config: Config, own: Mapping[str, Tensor], loss: Loss) -> Diagnosis
         if coefficients.mix is not None and families.connection(variant) is not None:
             mixes.append(coefficients.mix)
 
-    gradients, mix_gradients = _gradients(loss(observe), own, mixes)
+    return streams_diagnosis(variant, seen, own, *_gradients(loss(observe), own, mixes))
+
+
+def streams_diagnosis(
+    variant: Variant,
+    seen: Sequence[tuple[Coefficients, Tensor]],
+    own: Mapping[str, Tensor],
+    gradients: Mapping[str, np.ndarray],
+    mix_gradients: Sequence[Tensor],
+) -> Diagnosis:
+    """Of K connections: their coefficients with the `gram` of the streams after each, their parameters and gradients by
+    name (`topology.connections.K.` in front), and dL/dH_res [S, S, N] of each, or none.
+    """
     entries, parts = families.scale_entries(variant), families.parts(variant)
     return Diagnosis(
-        mix=np.stack([_host(_mix(coefficients).permute(2, 0, 1)) for coefficients, _ in seen]),
-        read=np.stack([_host(coefficients.read.t()) for coefficients, _ in seen]),
-        write=np.stack([_host(coefficients.write.t()) for coefficients, _ in seen]),
-        gram=np.stack([_host(products) for _, products in seen]),
+        mix=np.stack([host(_mix(coefficients).permute(2, 0, 1)) for coefficients, _ in seen]),
+        read=np.stack([host(coefficients.read.t()) for coefficients, _ in seen]),
+        write=np.stack([host(coefficients.write.t()) for coefficients, _ in seen]),
+        gram=np.stack([host(products) for _, products in seen]),
         aligned=families.aligned(variant),
-        scales=learning.scales({name: _host(own[name]) for name in own if name.endswith(".scale")}, len(seen), entries),
+        scales=learning.scales({name: host(own[name]) for name in own if name.endswith(".scale")}, len(seen), entries),
         gradients=learning.gradient_norms(gradients, len(seen), parts),
-        mix_gradient=np.stack([_host(one.permute(2, 0, 1)) for one in mix_gradients]) if mixes else None,
+        mix_gradient=np.stack([host(one.permute(2, 0, 1)) for one in mix_gradients]) if mix_gradients else None,
     )
 
 
@@ -62,7 +75,7 @@ def _history(config: Config, own: Mapping[str, Tensor], loss: Loss) -> HistoryDi
     weights: list[Tensor] = []
     gradients, _ = _gradients(loss(weights.append), own, [])
     norms = learning.gradient_norms(gradients, len(reads), families.parts(config.variant))
-    return HistoryDiagnosis(reads, [_host(one) for one in weights], norms)
+    return HistoryDiagnosis(reads, [host(one) for one in weights], norms)
 
 
 def _gradients(
@@ -73,7 +86,7 @@ def _gradients(
     if not wanted:
         return {}, []
     found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
-    named = {name: _host(gradient) for name, gradient in zip(own, found, strict=False)}
+    named = {name: host(gradient) for name, gradient in zip(own, found, strict=False)}
     return named, list(found[len(own) :])
 
 
@@ -92,5 +105,6 @@ def _mix(coefficients: Coefficients) -> Tensor:
     return torch.eye(len(coefficients.read), device=coefficients.read.device).unsqueeze(2)
 
 
-def _host(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+def host(tensor: Tensor) -> np.ndarray:
+    """In float32 at least."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).cpu().numpy()

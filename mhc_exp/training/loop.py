@@ -18,6 +18,7 @@ from mhc_exp import startup
 from mhc_exp.body.flops import peak_flops, training_flops_per_token
 from mhc_exp.config.schema import Config
 from mhc_exp.data.task import Task
+from mhc_exp.sinks import finite
 from mhc_exp.topology.diagnosis import per_connection, summarise
 from mhc_exp.training import evaluation
 from mhc_exp.training.budget import total_steps
@@ -283,11 +284,7 @@ class _Session:
 
     def _emit(self, row: Row) -> None:
         """Send a row to the sinks. A number that is not finite is left out and named under `nonfinite`."""
-        bad = {name: value for name, value in row.items() if not isinstance(value, str) and not math.isfinite(value)}
-        if bad:
-            row = {name: value for name, value in row.items() if name not in bad}
-            row["nonfinite"] = " ".join(f"{name}={value}" for name, value in bad.items())
-        self.sinks.log(row)
+        self.sinks.log(finite(row))
 
     # --- beside the rows ---------------------------------------------------------------------------------------
 

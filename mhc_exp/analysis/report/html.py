@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mhc_exp.analysis.figures import Picture
 from mhc_exp.analysis.report.content import Content
@@ -23,9 +23,34 @@ LONG = 28
 """Characters of a cell that is given room for several words on a line."""
 SECTIONS = {"verdicts": "Against the baseline", "pictures": "Pictures", "runs": "Runs", "again": "How to reproduce"}
 
+Pairs = Sequence[tuple[str, str]]
+"""What is said -> how it is."""
+
+
+class Section(NamedTuple):
+    """A part of a page."""
+
+    key: str
+    """Its anchor."""
+    name: str
+    parts: Sequence[str]
+
 
 def page(content: Content, drawn: Sequence[tuple[Picture, Sequence[Drawn]]], written: datetime) -> str:
     """The whole file."""
+    sections = {
+        "verdicts": [f"<p>{escape(MEANING)}</p>", *map(_verdict, content.verdicts)],
+        "pictures": [*(figure(*one) for one in drawn), *missing(content.missing)],
+        "runs": [table(content.runs)],
+        "again": list(_again(content)),
+    }
+    return document(
+        content.title, content.facts, [Section(key, SECTIONS[key], parts) for key, parts in sections.items()], written
+    )
+
+
+def document(title: str, facts: Pairs, sections: Sequence[Section], written: datetime) -> str:
+    """A whole file of these sections."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     parts = [
         "<!DOCTYPE html>",
@@ -36,16 +61,13 @@ def page(content: Content, drawn: Sequence[tuple[Picture, Sequence[Drawn]]], wri
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="referrer" content="no-referrer">',
         MARK,
-        f"<title>{escape(content.title)}</title>",
+        f"<title>{escape(title)}</title>",
         f"<style>{style}</style>",
         "</head>",
         "<body>",
-        *_head(content, written),
+        *_head(title, facts, sections, written),
         "<main>",
-        *_section("verdicts", [f"<p>{escape(MEANING)}</p>", *map(_verdict, content.verdicts)]),
-        *_section("pictures", [*(_figure(*one) for one in drawn), *_missing(content.missing)]),
-        *_section("runs", [_table(content.runs)]),
-        *_section("again", _again(content)),
+        *(line for section in sections for line in _section(section)),
         "</main>",
         f"<script>{script}</script>",
         "</body>",
@@ -77,36 +99,37 @@ def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _head(content: Content, written: datetime) -> Iterator[str]:
-    yield f"<header>\n<h1>{escape(content.title)}</h1>"
-    yield _pairs(content.facts)
+def _head(title: str, facts: Pairs, sections: Sequence[Section], written: datetime) -> Iterator[str]:
+    yield f"<header>\n<h1>{escape(title)}</h1>"
+    yield _pairs(facts)
     yield f'<p class="note">Written <time datetime="{written.isoformat()}">{written:%Y-%m-%d %H:%M} UTC</time>.</p>'
-    links = "".join(f'<a href="#{key}">{name}</a>' for key, name in SECTIONS.items())
+    links = "".join(f'<a href="#{section.key}">{escape(section.name)}</a>' for section in sections)
     yield f'<nav aria-label="Sections">{links}</nav>'
     yield "</header>"
 
 
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+def _pairs(pairs: Pairs) -> str:
     lines = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs if text)
     return f"<dl>\n{lines}\n</dl>" if lines else ""
 
 
-def _section(key: str, parts: Iterable[str]) -> Iterator[str]:
-    yield f'<section id="{key}" aria-labelledby="{key}-title">\n<h2 id="{key}-title">{SECTIONS[key]}</h2>'
-    yield from parts
+def _section(section: Section) -> Iterator[str]:
+    key = section.key
+    yield f'<section id="{key}" aria-labelledby="{key}-title">\n<h2 id="{key}-title">{escape(section.name)}</h2>'
+    yield from section.parts
     yield "</section>"
 
 
 def _verdict(part: Table | str) -> str:
-    return f"<p>{escape(part)}</p>" if isinstance(part, str) else _table(part)
+    return f"<p>{escape(part)}</p>" if isinstance(part, str) else table(part)
 
 
-def _table(table: Table) -> str:
+def table(shown: Table) -> str:
     """In a frame that scrolls by itself, by keyboard too."""
-    title = escape(table.title)
-    head = "".join(f'<th scope="col"{_class(_side(table, name))}>{escape(name)}</th>' for name in table.columns)
-    body = "\n".join(f"<tr>{''.join(_cells(table, line))}</tr>" for line in table.lines)
-    note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
+    title = escape(shown.title)
+    head = "".join(f'<th scope="col"{_class(_side(shown, name))}>{escape(name)}</th>' for name in shown.columns)
+    body = "\n".join(f"<tr>{''.join(_cells(shown, line))}</tr>" for line in shown.lines)
+    note = f'<p class="note">{escape(shown.note)}</p>\n' if shown.note else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">\n<table>\n<caption>{title}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n{note}"
@@ -132,7 +155,8 @@ def _class(*words: str) -> str:
     return f' class="{named}"' if named else ""
 
 
-def _figure(picture: Picture, panels: Sequence[Drawn]) -> str:
+def figure(picture: Picture, panels: Sequence[Drawn]) -> str:
+    """Panels beside each other over their caption."""
     beside = ("one", "two", "three")[max(1, min(3, picture.columns, len(panels))) - 1]
     drawn = "\n".join(_panel(panel.title, one) for panel, one in zip(picture.panels, panels, strict=True))
     return (
@@ -154,9 +178,10 @@ def _data(points: dict[str, Any]) -> str:
     return f'<script type="application/json">{text}</script>'
 
 
-def _missing(missing: dict[str, str]) -> Iterator[str]:
-    if missing:
-        lines = "\n".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in missing.items())
+def missing(reasons: dict[str, str]) -> Iterator[str]:
+    """What could not be drawn, and why; nothing if that is nothing."""
+    if reasons:
+        lines = "\n".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in reasons.items())
         yield f"<h3>Not drawn</h3>\n<ul>\n{lines}\n</ul>"
 
 

@@ -3,7 +3,9 @@
 `connection.py` is one stream connection, `hyper.py` the modules around it, `history.py` mixing of the last states with
 the projections of `projections.py`, `charts.py` constraints as functions. `injection.py` puts streams into an existing
 model block by block: `adapters.py` says where the additions of known blocks are, `splitting.py` replaces them;
-`history_injection.py` does it with mixing of the last states. The mathematics is that of mhc_exp.torch, unchanged.
+`history_injection.py` does it with mixing of the last states. `watch.py` records what connections do in somebody's
+loop: `sight.py` sees one step of one of the `stacks.py`; `lightning.py` and `transformers.py` are it as callbacks. The
+mathematics is that of mhc_exp.torch, unchanged.
 """
 
 from mhc_exp.torch.library.adapters import Adapter, Branch, CannotInject, Residual, Residual2d
@@ -30,6 +32,7 @@ from mhc_exp.torch.library.injection import (
     parameter_groups,
     preserves,
 )
+from mhc_exp.torch.library.watch import Watch
 
 __all__ = [
     "Adapter",
@@ -45,6 +48,7 @@ __all__ = [
     "Residual",
     "Residual2d",
     "StreamConnection",
+    "Watch",
     "connection_parameters",
     "connections",
     "doubly_stochastic",

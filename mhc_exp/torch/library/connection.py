@@ -19,7 +19,7 @@ from mhc_exp.torch import streams
 from mhc_exp.torch.kernels import choice
 from mhc_exp.torch.kernels.build import Unavailable
 from mhc_exp.torch.kernels.eager import Eager
-from mhc_exp.torch.wiring import Coefficients
+from mhc_exp.torch.wiring import Coefficients, Observer
 
 Kernels = Literal["auto", "native", "eager"]
 """`auto`: the fastest tier that is exact here; `native`: an error where it is not to be had; `eager`: PyTorch's own."""
@@ -42,6 +42,9 @@ class StreamConnection(streams.HyperConnection):
     Parameters are those of the laboratory's connection number `index` of `count`, with its initial values. They stay
     float32 when the model is cast to a half precision: rounded coefficients are not doubly stochastic.
     """
+
+    observe: Observer | None = None
+    """Called after every `write`; mhc_exp.torch.library.watch sets it for a step."""
 
     def __init__(
         self, variant: Streams, width: int, index: int = 0, count: int = 1, *, seed: int = 0, kernels: Kernels = "auto"
@@ -74,7 +77,10 @@ class StreamConnection(streams.HyperConnection):
                 f"a branch has to keep the shape of what it reads, [*, {self.width}] for {old.shape[0]} positions; "
                 f"it returned {list(y.shape)}. Wrap the part that keeps it, and reduce the streams before the rest"
             )
-        return tier.write(old, y.reshape(-1, self.width), coefficients).view(*y.shape[:-1], *old.shape[1:])
+        new = tier.write(old, y.reshape(-1, self.width), coefficients)
+        if self.observe is not None:
+            self.observe(coefficients, new)
+        return new.view(*y.shape[:-1], *old.shape[1:])
 
     def coefficients(self, x: Tensor) -> Coefficients:
         """H_pre and H_post [S, N], H_res as applied [S, S, N] (None: the identity) for streams [*, S, C]; N = 1 if

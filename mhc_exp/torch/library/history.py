@@ -6,7 +6,7 @@ is the laboratory's (family `history`); shapes that differ meet through projecti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,8 @@ from mhc_exp.torch.recompute import in_blocks
 
 Constraint = Literal["simplex", "identity", "doubly_stochastic"]
 Mode = Literal["mhc", "hc", "residual"]
+HistoryObserver = Callable[[Tensor, Tensor, Tensor, Tensor], None]
+"""Called with the weights [h] of the states, the mixed history, the branch's output, and the new state."""
 
 
 class HistoryConnection(nn.Module):
@@ -34,6 +36,9 @@ class HistoryConnection(nn.Module):
     - `gate=True`: the mixed history times 2 sigmoid(g), g learned from 0.
     - `shapes`: of the states (newest first) and, last, of F's output, without the batch axis, where they differ.
     """
+
+    observe: HistoryObserver | None = None
+    """Called after every step; mhc_exp.torch.library.watch sets it for a step of training."""
 
     def __init__(
         self,
@@ -52,7 +57,7 @@ class HistoryConnection(nn.Module):
     ):
         super().__init__()
         spec = history_variant(max_history, constraint, newest, floor, iterations)
-        self.branch = branch
+        self.branch, self.layer_index = branch, layer_index
         count = states(spec, layer_index // 2 + 1)[layer_index]
         start = values(spec, 1, layer_index // 2 + 1, 0).get(f"topology.connections.{layer_index}.logits")
         self.mixing = Mixing(spec, None if start is None else start.shape)
@@ -78,7 +83,10 @@ class HistoryConnection(nn.Module):
         if self.gate is not None:
             mixed = mixed * (2 * torch.sigmoid(self.gate))
         matrix = self.mixing.variant.constraint == "doubly_stochastic"
-        return [(mixed + y).to(y.dtype), *(remembered if matrix else history)][: self.max_history]
+        new = (mixed + y).to(y.dtype)
+        if self.observe is not None:
+            self.observe(self.weights(), mixed, y, new)
+        return [new, *(remembered if matrix else history)][: self.max_history]
 
     @property
     def mixing_states(self) -> range:
