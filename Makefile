@@ -22,7 +22,7 @@ help:
 	@echo "make lock        requirements.lock anew, after a change of pyproject.toml or constraints.txt"
 	@echo "make gate        the table of all wirings against all checks (minutes)"
 	@echo "make independent compare the wirings with other people's packages, installed in a directory of their own"
-	@echo "make library     streams in models of transformers, timm and mlx-lm, and in Keras, installed in a directory of their own (0.9 GB)"
+	@echo "make library     streams in models of transformers, timm and mlx-lm, in Keras and Lightning, installed in a directory of their own (0.9 GB)"
 	@echo "make triton      the Triton kernels in Triton's interpreter on the CPU, and compiled for GPUs (installs 0.7 GB apart)"
 	@echo "make lint        ruff and pyright alone"
 	@echo "make fixture     train the small runs that the notebooks read by default (about 10 minutes)"

@@ -46,7 +46,7 @@ def fit(directory: Path | None, *, steps: int = 5, **keys) -> tuple[nn.Module, l
             self.log("val/loss", self.network(batch[0]).square().mean())
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
+            return torch.optim.SGD(self.parameters(), lr=0.01)
 
     data = DataLoader(TensorDataset(torch.randn(24, 5, generator=torch.Generator().manual_seed(0))), batch_size=4)
     callback = importlib.import_module("mhc_exp.torch.library.lightning").ConnectionsCallback

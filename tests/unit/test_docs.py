@@ -29,7 +29,8 @@ def test_every_block_of_code_is_run_by_some_test():
     """What needs other packages is marked, and run by tests/library."""
     for file in (*WITH_CODE, DOCS.parent / "README.md"):
         found = set(re.findall(r"^```(python.*)$", file.read_text(), re.M))
-        assert found <= {"python", *(f"python needs={package}" for package in ("transformers", "mlx_lm", "keras"))}
+        packages = ("transformers", "lightning", "mlx_lm", "keras")
+        assert found <= {"python", *(f"python needs={package}" for package in packages)}
 
 
 @pytest.mark.parametrize("file", [*DOCS.rglob("*.md"), DOCS.parent / "README.md"], ids=lambda file: file.name)

@@ -37,7 +37,7 @@ def _matrices(stack: Stack) -> Picture | str:
     panels = [
         Panel(
             f"connection {index}: {stack.labels[index]}",
-            partial(tiles, steps=steps[at], shades=shades._replace(matrices=part)),
+            partial(tiles, steps=steps[at].tolist(), shades=shades._replace(matrices=part)),
         )
         for index, part in zip(np.array(chosen)[ran].tolist(), _like(shades.matrices, shown[ran]), strict=True)
     ]

@@ -87,7 +87,8 @@ class Sight:
         def observe(coefficients: Coefficients, streams: Tensor) -> None:
             seen = self.seen.get(index)
             if seen is None:
-                kept = Coefficients(*(part if part is None else _sampled(part, -1) for part in coefficients))
+                read, write, mix = coefficients
+                kept = Coefficients(_sampled(read, -1), _sampled(write, -1), None if mix is None else _sampled(mix, -1))
                 seen = self.seen[index] = Seen(kept, gram(_sampled(streams, 0)))
             mix = coefficients.mix
             if mix is not None and mix.requires_grad and seen.mix_gradient is None:

@@ -80,8 +80,9 @@ def _follows(one: Connection, last: Connection) -> bool:
     """Whether a connection can go on where the last one ended."""
     if isinstance(one, StreamConnection) and isinstance(last, StreamConnection):
         return (one.variant, one.width) == (last.variant, last.width) and one.index >= last.index
-    same = isinstance(one, HistoryConnection) and isinstance(last, HistoryConnection)
-    return same and one.layer_index > last.layer_index
+    if isinstance(one, HistoryConnection) and isinstance(last, HistoryConnection):
+        return one.layer_index > last.layer_index
+    return False
 
 
 def _number(one: Connection) -> int:

@@ -13,7 +13,7 @@ NAMES = {"loss": "train/loss", "grad_norm": "train/grad_norm", "learning_rate": 
 """What the Trainer logs -> its column."""
 
 
-class ConnectionsCallback(TrainerCallback):
+class ConnectionsCallback(TrainerCallback):  # pyright: ignore[reportGeneralTypeIssues]
     """A `Watch` of the model that is trained.
 
     Steps are `state.global_step`, counted before the update. Gradients are as the Trainer hands them to the optimizer,
