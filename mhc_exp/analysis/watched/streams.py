@@ -39,17 +39,13 @@ def _matrices(stack: Stack) -> Picture | str:
             f"connection {index}: {stack.labels[index]}",
             partial(tiles, steps=steps[at].tolist(), shades=shades._replace(matrices=part)),
         )
-        for index, part in zip(np.array(chosen)[ran].tolist(), _like(shades.matrices, shown[ran]), strict=True)
+        for index, part in zip(np.array(chosen)[ran].tolist(), shades.matrices.reshape(shown[ran].shape), strict=True)
     ]
     said = (
         f"{shades.title}; the number below is the step. One colour scale; {len(panels)} of {len(stack.labels)} "
         "connections and at most six steps, evenly spread."
     )
     return Picture("mixing", "What do the connections mix, over training?", said, tuple(panels))
-
-
-def _like(flat: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    return flat.reshape(shape.shape)
 
 
 def _mixing(stack: Stack) -> Picture | str:
