@@ -2,6 +2,7 @@
 
 python -m mhc_exp -m sweep=wirings tracking=local     # 102 runs
 python benchmarks/wirings.py runs/wirings [--csv FILE]
+python benchmarks/wirings.py runs/wirings --summary   # the differences alone, one column for each dataset and depth
 """
 
 from __future__ import annotations
@@ -27,18 +28,39 @@ KEPT = ("run", "variant", "depth", "dataset", "seed", "status", "score", "body_p
 
 
 def main() -> None:
-    """Print the table, best first; with --csv also one line per run."""
+    """Print a table for each dataset and depth, best first, or one of all; with --csv also one line per run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source")
+    parser.add_argument("source", nargs="+")
     parser.add_argument("--csv")
+    parser.add_argument("--summary", action="store_true")
     arguments = parser.parse_args()
     rows, runs = load_runs(arguments.source)
     ends = _last(rows)
     if arguments.csv:
         runs[list(KEPT)].merge(ends, on="run", how="left").to_csv(arguments.csv, index=False, float_format="%.6g")
+    if arguments.summary:
+        _summarise(runs[runs["status"] == "done"])
+        return
     for (dataset, depth), group in runs.groupby(["dataset", "depth"]):
         print(f"\n{dataset}, {depth} blocks, {len(group)} runs: {_counts(group)}\n")
         _print(group[group["status"] == "done"], ends)
+
+
+def _summarise(runs: Any) -> None:
+    """Mean difference from the baseline and its standard error; ordered by the first column."""
+    columns = {}
+    for (dataset, depth), group in runs.sort_values("dataset", ascending=False).groupby(
+        ["dataset", "depth"], sort=False
+    ):
+        lines = paired(group, by=("dataset", "depth")).sort_values("mean").to_dict("records")
+        baseline = group[group["variant"] == "baseline"]["score"].mean()
+        columns[f"{dataset}, {depth} blocks (baseline {baseline:.4f})"] = {
+            line["variant"]: f"{line['mean']:+.4f} ± {line['se']:.4f}" for line in lines
+        }
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    print("| " + " | ".join(["wiring", *columns]) + " |\n|" + "---|" * (1 + len(columns)))
+    for name in names:
+        print("| " + " | ".join([f"`{name}`", *(column.get(name, "") for column in columns.values())]) + " |")
 
 
 def _counts(runs: Any) -> str:

@@ -18,10 +18,11 @@ import numpy as np
 
 if os.environ.get("FAULT") == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-sys.modules["matplotlib"] = None  # type: ignore[assignment]
+if "pytest" not in sys.modules:  # a test that imports this file shares its process with tests that draw
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]
 
-from mhc_exp.data.task import Batch  # noqa: E402
-from mhc_exp.training.trainer import Evaluation, State, StepResult  # noqa: E402
+from mhc_exp.data.task import Batch
+from mhc_exp.training.trainer import Evaluation, State, StepResult
 
 
 def fault(kind: str) -> None:
