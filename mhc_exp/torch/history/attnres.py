@@ -1,4 +1,5 @@
-"""Attention Residuals: softmax reads over the outputs of earlier sublayers, in PyTorch. Mirrors mlx/history/attnres.py.
+"""Attention Residuals: softmax reads over the outputs of earlier sublayers, in PyTorch. Mirrors mlx/history/attnres.py,
+but for `_SoftmaxRead`, which writes the gradient of a read out by hand.
 
 The specification is mhc_exp.topology.reference.history.attnres.
 """
