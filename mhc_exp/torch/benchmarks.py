@@ -139,7 +139,7 @@ def peers(hc: Connection) -> Iterator[tuple[str, Peer, bool]]:
     streams, width = hc.x.shape[1:]
     layer = package.HyperConnections(streams, dim=width, layer_index=0).to(hc.device)
     layer.norm = nn.LayerNorm(width, eps=1e-6, device=hc.device)  # the paper's and ours; theirs is an RMSNorm
-    _load_hc(layer, hc.connection)
+    load_hc(layer, hc.connection)
     yield "lucidrains HC", Peer(layer, hc.x, hc.gradient), True
     other = package.mHC(streams, dim=width, layer_index=0).to(hc.device)
     yield "lucidrains mHC", Peer(other, hc.x, hc.gradient), False
@@ -153,7 +153,7 @@ def peers_missing() -> str | None:
 
 
 @torch.no_grad()
-def _load_hc(layer: nn.Module, ours: HyperConnection) -> None:
+def load_hc(layer: nn.Module, ours: HyperConnection) -> None:
     """Our weights of variant hc in lucidrains' names."""
     values = {name: parameter.detach() for name, parameter in ours.named_parameters()}
     streams = ours.layout.streams
