@@ -93,6 +93,26 @@ def _backend(config: Config) -> Iterator[Problem]:
         yield from _compiled_kernels(config, name)
     if backend.tf32 and name != "cuda":
         yield Problem("backend.tf32", f"TF32 exists on cuda only; with {name} type backend.tf32=false")
+    if backend.graphs:
+        yield from _graphs(config, name)
+
+
+def _graphs(config: Config, backend: str) -> Iterator[Problem]:
+    if backend != "cuda":
+        yield Problem(
+            "backend.graphs", f"graphs of kernels exist on cuda only; with {backend} type backend.graphs=false"
+        )
+    if config.model.dropout:
+        yield Problem(
+            "backend.graphs",
+            "a graph would drop the same units in every step; type model.dropout=0 or backend.graphs=false",
+        )
+    if config.training.recompute != "none":
+        yield Problem(
+            "backend.graphs",
+            f"a step is recorded without recomputation, got training.recompute={config.training.recompute}; "
+            "type training.recompute=none or backend.graphs=false",
+        )
 
 
 def _native_kernels(config: Config, backend: str) -> Iterator[Problem]:

@@ -24,7 +24,9 @@ def config_hash(config: Config) -> str:
     relevant["variant"] = canonical(config.variant)
     if config.backend.kernels == "auto":  # the same function: only who asks for a tier by name wants a run of its own
         del relevant["backend"]["kernels"]
-    if config.training.recompute == "auto":  # likewise
+    if not config.backend.graphs:  # likewise
+        del relevant["backend"]["graphs"]
+    if config.training.recompute == "auto":
         del relevant["training"]["recompute"]
     if config.training.recompute_length is None:
         del relevant["training"]["recompute_length"]

@@ -29,6 +29,9 @@ class Backend:
     """Who computes the connections: kernels compiled at first use (native: C on a CPU, Triton on cuda), loops made by
     torch.compile (compiled), the framework's own operations (eager), or the faster of native and eager that is exact
     for this wiring and machine. The run's log says which."""
+    graphs: bool = False
+    """Record a training step as one CUDA graph and replay it, which spares a small model the launches of its many
+    short kernels; only for backend=cuda, without dropout and recomputation."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class MLXTrainer:
         self.optimizers = [self._adamw(group) for group in self.groups]
         self.stopped = mx.array(0.0)
         """1 once policy `stop` has seen something non-finite: every later update is suppressed."""
+        self.asynchronous = True
         self.pending: list[tuple[int, mx.array]] = []
         self.mix_slices = families.mix_rows(config.variant, list(self.parameters))
         self._value_and_grad = value_and_grad(self.model, self._loss_share)
@@ -161,16 +162,16 @@ class MLXTrainer:
 
     # -- what the host asks for ------------------------------------------------------------------------------------
 
-    def fetch(self) -> list[StepResult]:
-        """Results of all steps since the last call; the only place where training waits for the device."""
-        if not self.pending:
-            return []
-        numbers = np.array(mx.stack([values for _, values in self.pending])).tolist()
-        results = [
-            StepResult(step, loss, norm, mix_norm if self.mix_slices else None, applied == 1.0)
-            for (step, _), (loss, norm, mix_norm, applied) in zip(self.pending, numbers, strict=True)
-        ]
-        self.pending.clear()
+    def fetch(self, until: int | None = None) -> list[StepResult]:
+        """Results of the steps up to `until` since the last call; the only place where training waits for the device,
+        and not for the steps after `until`.
+        """
+        ready = [(step, values) for step, values in self.pending if until is None or step <= until]
+        self.pending = self.pending[len(ready) :]
+        results = []
+        for step, values in ready:
+            loss, norm, mix_norm, applied = np.array(values).tolist()
+            results.append(StepResult(step, loss, norm, mix_norm if self.mix_slices else None, applied == 1.0))
         return results
 
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from mhc_exp.threads import thread_count, usable_cpus
 from mhc_exp.topology import families
 from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis
 from mhc_exp.torch.diagnosis import diagnose
+from mhc_exp.torch.graphs import Inputs, StepGraph, inputs
 from mhc_exp.torch.kernels.choice import choose, install
 from mhc_exp.torch.model import Transformer
 from mhc_exp.torch.recompute import Policy
@@ -34,6 +36,31 @@ from mhc_exp.torch.wiring import Observer, SourceObserver
 from mhc_exp.training.groups import groups
 from mhc_exp.training.sampling import generate, step_seed
 from mhc_exp.training.trainer import Evaluation, State, StepResult
+
+
+class _Sent(NamedTuple):
+    """Numbers of a step on their way to the host."""
+
+    step: int
+    numbers: Tensor
+    """Loss, gradient norm, that of the mixing, 1 if the update was made; on the host once they have arrived."""
+    arrived: torch.cuda.Event | None
+    """None where they are there already."""
+
+
+def _sent(step: int, numbers: Tensor) -> _Sent:
+    if not numbers.is_cuda:
+        return _Sent(step, numbers, None)
+    host, arrived = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True), torch.cuda.Event()
+    host.copy_(numbers, non_blocking=True)
+    arrived.record()
+    return _Sent(step, host, arrived)
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Of scores [B, T, V] and targets [N], all B T tokens or those at `keep` [N], at least in float32: [N]."""
+    scores = scores.flatten(0, 1).to(torch.promote_types(scores.dtype, torch.float32))
+    return functional.cross_entropy(scores if keep is None else scores[keep], targets, reduction="none")
 
 
 class TorchTrainer:
@@ -64,7 +91,9 @@ class TorchTrainer:
         """Number of applied updates: Adam's t."""
         self.stopped = torch.zeros((), device=self.accelerator)
         """1 once policy `stop` has seen something non-finite: every later update is suppressed."""
-        self.pending: list[tuple[int, Tensor]] = []
+        self.asynchronous = self.accelerator.type != "cpu"
+        self.pending: list[_Sent] = []
+        self.graph: StepGraph | None = None
         self.mix_slices = families.mix_rows(config.variant, list(self.parameters))
 
     @property
@@ -116,17 +145,47 @@ class TorchTrainer:
         self.model.train()
         if self.config.model.dropout:
             torch.manual_seed(step_seed(self.config.seed, step))
-        self._update(step, *self._accumulate(batch), lr)
+        if self.config.backend.graphs:
+            numbers = self._replayed(inputs(batch, self.config.training.accumulation, lr))
+        else:
+            numbers = self._update(*self._accumulate(batch), lr)
+        self.pending.append(_sent(step, numbers))
+
+    def _replayed(self, given: Inputs) -> Tensor:
+        """A step of the graph that the first step recorded."""
+        if self.graph is None:
+            moments = (*self.exp_avg.values(), *self.exp_avg_sq.values())
+            state = [*self.parameters.values(), *moments, self.updates, self.stopped]
+            self.graph = StepGraph(self._whole_step, given, state)
+        return self.graph(given)
+
+    def _whole_step(self, given: Inputs) -> Tensor:
+        """A step without a word from the host: the same as `step` for batches of one shape."""
+        self._forget_gradients()
+        loss = torch.zeros((), device=self.accelerator)
+        for tokens, targets, weights in zip(given.tokens, given.targets, given.weights, strict=True):
+            with self._precision():
+                scores = self.model(tokens)
+            share = (_cross_entropy(scores, targets.flatten()) * weights.flatten()).sum()
+            share.backward()
+            loss += share.detach()
+        return self._update(loss, self._gradients(), given.lr)
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def _gradients(self) -> dict[str, Tensor]:
+        found = {name: parameter.grad for name, parameter in self.parameters.items()}
+        return {name: gradient for name, gradient in found.items() if gradient is not None}
 
     def _accumulate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss over the supervised tokens of the whole batch, and its gradients."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        self._forget_gradients()
         loss = torch.zeros((), device=self.accelerator)
         for part in batch.split(self.config.training.accumulation):
             loss += self._backward(part, int(batch.mask.sum()))
-        gradients = {name: parameter.grad for name, parameter in self.parameters.items()}
-        return loss, {name: gradient for name, gradient in gradients.items() if gradient is not None}
+        return loss, self._gradients()
 
     def _backward(self, batch: Batch, supervised: int) -> Tensor:
         """Add this microbatch's gradients; returns its share of the mean loss over the whole batch."""
@@ -142,22 +201,22 @@ class TorchTrainer:
 
     def _losses(self, scores: Tensor, batch: Batch) -> Tensor:
         """Cross entropy [supervised tokens], at least in float32."""
-        targets = self._tensor(batch.targets.astype(np.int64)).flatten()
-        scores = scores.flatten(0, 1).to(torch.promote_types(scores.dtype, torch.float32))
+        targets, keep = self._tensor(batch.targets.astype(np.int64)).flatten(), None
         if not batch.mask.all():
             keep = self._tensor(np.flatnonzero(batch.mask))
-            scores, targets = scores[keep], targets[keep]
-        return functional.cross_entropy(scores, targets, reduction="none")
+            targets = targets[keep]
+        return _cross_entropy(scores, targets, keep)
 
     @torch.no_grad()
-    def _update(self, step: int, loss: Tensor, gradients: dict[str, Tensor], lr: float) -> None:
+    def _update(self, loss: Tensor, gradients: dict[str, Tensor], lr: float | Tensor) -> Tensor:
+        """Loss, gradient norm, that of the mixing, and 1 if the update was made."""
         norm = torch.nn.utils.get_total_norm(list(gradients.values()))
         mix = [gradients[name][rows] for name, rows in self.mix_slices if name in gradients]
-        mix_norm = torch.nn.utils.get_total_norm(mix) if mix else norm.new_tensor(-1.0)
+        mix_norm = torch.nn.utils.get_total_norm(mix) if mix else torch.full_like(norm, -1.0)
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         blocked = self._blocked(~finite)
         self._adamw(gradients, lr, norm, blocked)
-        self.pending.append((step, torch.stack([loss, norm, mix_norm, 1 - blocked])))
+        return torch.stack([loss, norm, mix_norm, 1 - blocked])
 
     def _blocked(self, bad: Tensor) -> Tensor:
         """1 if this update must not happen, decided on the device."""
@@ -169,7 +228,7 @@ class TorchTrainer:
             return self.stopped.clone()
         return bad.float()
 
-    def _adamw(self, gradients: dict[str, Tensor], lr: float, norm: Tensor, blocked: Tensor) -> None:
+    def _adamw(self, gradients: dict[str, Tensor], lr: float | Tensor, norm: Tensor, blocked: Tensor) -> None:
         """p <- p (1 - lr wd); p <- p - lr m^ / (sqrt(v^) + eps); nothing changes where `blocked` is 1.
 
         torch's fused kernel is called directly: constructing torch.optim.AdamW imports half of PyTorch (0.9 s).
@@ -199,16 +258,18 @@ class TorchTrainer:
 
     # -- what the host asks for ------------------------------------------------------------------------------------
 
-    def fetch(self) -> list[StepResult]:
-        """Results of all steps since the last call; the only place where training waits for the device."""
-        if not self.pending:
-            return []
-        numbers = torch.stack([values for _, values in self.pending]).cpu().tolist()
-        results = [
-            StepResult(step, loss, norm, mix_norm if self.mix_slices else None, applied == 1.0)
-            for (step, _), (loss, norm, mix_norm, applied) in zip(self.pending, numbers, strict=True)
-        ]
-        self.pending.clear()
+    def fetch(self, until: int | None = None) -> list[StepResult]:
+        """Results of the steps up to `until` since the last call; the only place where training waits for the device,
+        and not for the steps after `until`.
+        """
+        ready = [sent for sent in self.pending if until is None or sent.step <= until]
+        self.pending = self.pending[len(ready) :]
+        if ready and ready[-1].arrived is not None:
+            ready[-1].arrived.synchronize()
+        results = []
+        for sent in ready:
+            loss, norm, mix_norm, applied = sent.numbers.tolist()
+            results.append(StepResult(sent.step, loss, norm, mix_norm if self.mix_slices else None, applied == 1.0))
         return results
 
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -81,7 +81,7 @@ class _Clock:
 
     def __init__(self, seconds: float) -> None:
         self._started = time.monotonic() - seconds
-        self._mark = self._busy = 0.0
+        self._mark = self._busy = self._mean = 0.0
         self._steps = 0
 
     def seconds(self) -> float:
@@ -96,10 +96,11 @@ class _Clock:
         self._steps += steps
 
     def lap(self) -> float:
-        """Mean seconds per update since the last lap."""
-        mean = self._busy / max(1, self._steps)
-        self._busy, self._steps = 0.0, 0
-        return mean
+        """Mean seconds per update since the last lap; of the lap before, if that has counted all updates already."""
+        if self._steps:
+            self._mean = self._busy / self._steps
+            self._busy, self._steps = 0.0, 0
+        return self._mean
 
 
 class _Session:
@@ -122,7 +123,7 @@ class _Session:
         progress = _Progress(**checkpoint.progress) if checkpoint else _Progress()
         if checkpoint:
             trainer.load(checkpoint.state)
-        self.start = self.fetched = self.saved = checkpoint.step if checkpoint else 0
+        self.start = self.fetched = self.timed = self.saved = checkpoint.step if checkpoint else 0
         self.score = progress.score
         self.clock = _Clock(progress.seconds)
         self.watch = NonFiniteWatch(config.training.nonfinite, progress.nonfinite_total, progress.nonfinite_stretch)
@@ -135,18 +136,29 @@ class _Session:
         if step == 0:
             self._emit(self._first_row())
         self.clock.start()
+        owed: int | None = None
+        """A step whose row is written while the device works on the next one."""
         while step < self.total and self.stop.requested is None and self.watch.diverged_at is None:
             step += 1
             batch = self.task.batch(step - 1, self.batch_size)
             self.trainer.step(step, batch, learning_rate(self.config.optimizer, step, self.total))
-            saving, first = self._every("checkpoint_every", step), step == self.start + 1
-            if saving or first or self._due(step):
-                self._settle(step)
+            if owed is not None:
+                self._settle(owed, step)
+                self.clock.start()
+                owed = None
+                if self.watch.diverged_at is not None:
+                    break
+            saving = self._every("checkpoint_every", step)
+            if saving or step == self.start + 1 or self._waits(step):
+                self._settle(step, step)
                 if saving:
                     self._save(step, required=step == self.total)
                 self.clock.start()
-        if self.fetched < step:  # a signal came between two rows
-            self._settle(step)
+            elif self._due(step):
+                owed = step
+        for last in () if self.watch.diverged_at is not None else (owed, step):
+            if last is not None and self.fetched < last:  # a signal came between two rows
+                self._settle(last, step)
         if self.saved < step:
             self._save(step, required=True)
         return self._finish(step)
@@ -164,11 +176,20 @@ class _Session:
         """Whether `step` has a row."""
         return any(self._every(key, step) for key in ("log_every", "eval_every", "metrics_every"))
 
-    def _settle(self, step: int) -> None:
-        """Wait for the device, judge every step since the last fetch, and write the row of `step` if it has one."""
-        results = self.trainer.fetch()
-        self.clock.pause(steps=step - self.fetched)
-        self.fetched = step
+    def _waits(self, step: int) -> bool:
+        """Whether the row of `step` needs the weights as they are after it, or the device has none to work ahead."""
+        return self._due(step) and (
+            not self.trainer.asynchronous or any(self._every(key, step) for key in ("eval_every", "metrics_every"))
+        )
+
+    def _settle(self, step: int, enqueued: int) -> None:
+        """Wait for the device, judge every step since the last fetch, and write the row of `step` if it has one.
+
+        `enqueued` is the last step that the device was given.
+        """
+        results = self.trainer.fetch(step)
+        self.clock.pause(steps=enqueued - self.timed)
+        self.fetched, self.timed = step, enqueued
         self._note_start()
         for result in results:
             begins = self.watch.observe(result)

@@ -54,6 +54,8 @@ class Trainer(Protocol):
     """For people: which tier computes the connections, and what of them (`native: read, write, coefficients`)."""
     recompute: str
     """For people: whether activations are computed again for the backward pass, and how much memory that saves."""
+    asynchronous: bool
+    """Whether the device still works on a step when `step` returns; then a row is fetched while the next one runs."""
 
     @property
     def device(self) -> str:
@@ -64,8 +66,10 @@ class Trainer(Protocol):
         """Enqueue update number `step` (1-based) without waiting for the device."""
         ...
 
-    def fetch(self) -> list[StepResult]:
-        """Wait for the device and return the results of all steps since the last call, oldest first."""
+    def fetch(self, until: int | None = None) -> list[StepResult]:
+        """Wait for step `until` (null: the last one) and return the results of it and of all steps before it since the
+        last call, oldest first.
+        """
         ...
 
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:

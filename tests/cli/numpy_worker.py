@@ -63,6 +63,7 @@ class NumpyTrainer:
     connection_parameters = 0
     kernels = "eager"
     recompute = "none"
+    asynchronous = False
     body_parameters = 4
 
     def __init__(self, config, vocab_size: int) -> None:
@@ -82,7 +83,7 @@ class NumpyTrainer:
         self.m = np.float32(0.9) * self.m + gradient
         self.w = self.w - np.float32(lr) * self.m
 
-    def fetch(self) -> list[StepResult]:
+    def fetch(self, until: int | None = None) -> list[StepResult]:
         results, self.results = self.results, []
         return results
 

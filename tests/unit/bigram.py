@@ -57,8 +57,8 @@ class BigramTrainer:
     kernels = "eager"
     recompute = "none"
 
-    def __init__(self, config: Config, streams: bool = False) -> None:
-        self.config, self.streams = config, streams
+    def __init__(self, config: Config, streams: bool = False, asynchronous: bool = False) -> None:
+        self.config, self.streams, self.asynchronous = config, streams, asynchronous
         self.table = np.zeros((VOCABULARY, VOCABULARY), np.float32)
         self.first, self.second = np.zeros_like(self.table), np.zeros_like(self.table)
         self.updates, self.stopped = 0, False
@@ -107,10 +107,11 @@ class BigramTrainer:
         mean, square = self.first / (1 - 0.9**self.updates), self.second / (1 - 0.95**self.updates)
         self.table = (self.table - lr * mean / (np.sqrt(square) + 1e-8)).astype(np.float32)
 
-    def fetch(self) -> list[StepResult]:
+    def fetch(self, until: int | None = None) -> list[StepResult]:
         self.fetches += 1
-        results, self.pending = self.pending, []
-        return results
+        ready = [result for result in self.pending if until is None or result.step <= until]
+        self.pending = self.pending[len(ready) :]
+        return ready
 
     def evaluate(self, batches: list[Batch]) -> Evaluation:
         with np.errstate(invalid="ignore"):

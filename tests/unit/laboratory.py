@@ -47,11 +47,14 @@ class Recorder:
 class Laboratory:
     """One run directory, and everything needed to start or go on training in it."""
 
-    def __init__(self, config: Config, task: CountingTask | None = None, streams: bool = True) -> None:
+    def __init__(
+        self, config: Config, task: CountingTask | None = None, streams: bool = True, asynchronous: bool = False
+    ) -> None:
         self.config, self.task, self.streams = config, task or CountingTask(), streams
+        self.asynchronous = asynchronous
         self.run = RunDirectory.create(config, sweep=None, command=["test"])
         self.sinks = Recorder()
-        self.trainer = BigramTrainer(config, streams)
+        self.trainer = BigramTrainer(config, streams, asynchronous)
         self.stop = StopRequest()
 
     def train(self) -> Outcome:
@@ -61,7 +64,7 @@ class Laboratory:
         """A new process: nothing survives but the directory, the rows, and what step poisons the data."""
         poison = self.trainer.poison
         self.run = RunDirectory.open(self.run.path)
-        self.trainer, self.stop = BigramTrainer(self.config, self.streams), StopRequest()
+        self.trainer, self.stop = BigramTrainer(self.config, self.streams, self.asynchronous), StopRequest()
         self.trainer.poison = poison
 
     def rows(self) -> dict[int, dict[str, Any]]:
