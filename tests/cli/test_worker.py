@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
+from worker_runs import KEY, NUMPY_WORKER, composed, configured, go, made, opened, rows, weights, when_logged, work
 
-from mhc_exp.analysis.rows import read_records
-from mhc_exp.config.compose import compose
 from mhc_exp.config.schema import Config
 from mhc_exp.runs import child
 from mhc_exp.runs.directory import RunDirectory
-from mhc_exp.runs.launch import Result, launch
-
-NUMPY_WORKER = [sys.executable, "-X", "faulthandler", str(Path(__file__).with_name("numpy_worker.py"))]
-TORCH_WORKER = [sys.executable, "-m", "mhc_exp.runs.worker"]
-KEY = "ca11ab1e" * 5
-TIMES = ("seconds", "perf/step_seconds", "perf/tokens_per_second", "perf/peak_memory_bytes", "perf/mfu")
-
-
-@functools.cache
-def _composed(*overrides: str) -> Config:
-    return compose(
-        [
-            *("backend=cpu", "backend.threads=1", "depth=2", "dataset=increment"),
-            *("model.width=16", "model.heads=2", "model.seq_len=8", "training=smoke", "tracking=local"),
-            *("launch=process", *overrides),
-        ]
-    )
-
-
-def configured(root: Path, *overrides: str) -> Config:
-    return dataclasses.replace(_composed(*overrides), runs_root=str(root))
 
 
 @pytest.fixture
@@ -51,35 +25,6 @@ def config(tmp_path, monkeypatch) -> Config:
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     return configured(tmp_path / "runs")
-
-
-def go(config: Config, **options) -> Result:
-    return launch(config, sweep=None, command=["mhc_exp"], **{"multirun": False, **options})
-
-
-def opened(config: Config) -> RunDirectory:
-    return RunDirectory.open(RunDirectory.location(config, None))
-
-
-def made(config: Config) -> RunDirectory:
-    return RunDirectory.create(config, sweep=None, command=["mhc_exp"])
-
-
-def work(run: RunDirectory, worker: list[str] = NUMPY_WORKER, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The worker in a process, as torchrun or Slurm would start it."""
-    environment = {**os.environ, **variables}
-    return subprocess.run([*worker, str(run.path)], capture_output=True, text=True, env=environment, timeout=120)
-
-
-def rows(run: RunDirectory) -> list[dict]:
-    """Rows without what a clock decides."""
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_records(run.path).rows]
-
-
-def weights(run: RunDirectory, step: int = 20) -> dict[str, bytes]:
-    """The files of a checkpoint, byte for byte."""
-    path = run.checkpoints.path(step)
-    return {name: (path / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
 
 
 # --- one run -----------------------------------------------------------------------------------------------------
@@ -211,20 +156,6 @@ def test_a_damaged_newest_checkpoint_costs_time_and_nothing_else(config, tmp_pat
 # --- stopping ----------------------------------------------------------------------------------------------------
 
 
-def when_logged(run_path: Path, text: str, act) -> threading.Thread:
-    """Do `act` from another thread as soon as train.log of the run contains `text`."""
-
-    def watch() -> None:
-        log = run_path / "train.log"
-        while not (log.exists() and text in log.read_text()):
-            time.sleep(0.02)
-        act()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
-
-
 @pytest.mark.fault(row=9)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_launcher_lets_the_child_save_and_stop(config, tmp_path, monkeypatch, number, code):
@@ -314,9 +245,7 @@ def test_of_several_starts_at_once_exactly_one_trains(config, tmp_path):
 def test_other_data_under_the_same_path_is_refused_and_the_run_is_left_as_it_was(config, tmp_path, monkeypatch):
     text = tmp_path / "book.txt"
     text.write_text("It is a truth universally acknowledged, that a single man. " * 200)
-    on_text = dataclasses.replace(
-        config, dataset=_composed("dataset=text", f"dataset.path={text}").dataset, name="book"
-    )
+    on_text = dataclasses.replace(config, dataset=composed("dataset=text", f"dataset.path={text}").dataset, name="book")
     monkeypatch.setenv("FAULT", "kill")
     monkeypatch.setenv("FAULT_STEP", "15")
     assert go(on_text).state == "failed"
@@ -332,95 +261,13 @@ def test_other_data_under_the_same_path_is_refused_and_the_run_is_left_as_it_was
 
 
 def test_a_run_that_could_not_begin_leaves_no_directory(config, tmp_path, capfd):
-    missing = _composed("dataset=text", "dataset.path=/nonexistent/book.txt").dataset
+    missing = composed("dataset=text", "dataset.path=/nonexistent/book.txt").dataset
     result = go(dataclasses.replace(config, dataset=missing))
     assert (result.state, result.exit_code) == ("refused", 2)
     assert "/nonexistent/book.txt" in capfd.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
-# --- with the real trainer ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.fault(row=1)
-def test_pytorch_killed_and_resumed_equals_pytorch_undisturbed(tmp_path):
-    pytest.importorskip("torch")
-    length = ("training.steps=60", "training.checkpoint_every=5")
-    config = configured(tmp_path / "killed", "variant=mhc", "tracking=wandb", "tracking.wandb=offline", *length)
-    killed, straight = made(config), made(dataclasses.replace(config, runs_root=str(tmp_path / "straight")))
-    with subprocess.Popen([*TORCH_WORKER, str(killed.path)], stdout=subprocess.DEVNULL, stderr=-3) as process:
-        when_logged(killed.path, "step 10/60", process.kill).join(100)
-    assert killed.status()["state"] == "running"
-    for run in (killed, straight):
-        done = work(run, TORCH_WORKER, WANDB_API_KEY=KEY)
-        assert done.returncode == 0, done.stderr
-        assert not [path for path in run.path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
-    assert "resumes after step" in killed.log_path.read_text()
-    assert weights(killed, 60) == weights(straight, 60)
-    assert rows(killed) == rows(straight)
-
-
-def small(root: Path, *overrides: str) -> Config:
-    return configured(
-        root, "launch=inline", "training.steps=20", "training.checkpoint_every=10", "name=run", *overrides
-    )
-
-
-def test_an_unfinished_run_goes_on_on_the_other_backend(tmp_path):
-    """Torch to step 10, MLX from there: the same end as torch alone, and run.json says what happened."""
-    whole = go(small(tmp_path / "whole", "variant=mhc"))
-    config = small(tmp_path / "handed", "variant=mhc")
-    run = opened(config) if go(config).exit_code == 0 else None
-    assert run is not None
-    shutil.rmtree(run.path / "checkpoints" / "step_00000020")
-    run.update_status("interrupted", step=10)
-    result = go(small(tmp_path / "handed", "variant=mhc", "backend=mlx"))
-    assert result.state == "done"
-    assert result.score == pytest.approx(whole.score, abs=1e-4)
-    handed = opened(config).identity
-    assert handed["config"]["backend"]["name"] == "mlx"
-    assert handed["handed_over"][0]["from"]["name"] == "cpu"
-    assert go(config).exit_code == 2, "finished on MLX, it is not a run of torch any more"
-
-
-@pytest.mark.parametrize("budget", [["training.tokens=10"], ["training.flops=10"]])
-def test_a_budget_below_one_step_is_refused_and_leaves_nothing(tmp_path, budget):
-    config = configured(tmp_path / "runs", "launch=inline", "training.steps=null", *budget)
-    result = go(config)
-    assert (result.state, result.exit_code) == ("refused", 2)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_run_does_not_train_on_its_own_log(tmp_path, monkeypatch):
-    """dataset.path=. with runs/ below it: interrupted and resumed, the data is the same."""
-    for number in range(3):
-        (tmp_path / f"{number}.txt").write_text("some words to learn from " * 40)
-    monkeypatch.chdir(tmp_path)
-    options = ["dataset=text", "dataset.path=.", "launch=inline", "name=run", "training.sample_tokens=0"]
-    config = configured(tmp_path / "runs", *options)
-    assert go(config).exit_code == 0
-    run = opened(config)
-    assert run.identity["data"]["documents"] == 3
-    run.update_status("interrupted", step=10)
-    assert go(config).state == "done"
-
-
-def test_a_byte_pair_run_keeps_its_tokenizer(tmp_path, monkeypatch):
-    (tmp_path / "text.txt").write_text("some words to learn from, and a few more\n" * 200)
-    monkeypatch.chdir(tmp_path)
-    options = ["dataset=text", "dataset.path=text.txt", "dataset.tokenizer=bpe", "dataset.vocab_size=270"]
-    config = configured(tmp_path / "runs", *options, "launch=inline", "training.sample_tokens=0")
-    assert go(config).exit_code == 0
-    assert "merges" in json.loads((opened(config).path / "tokenizer.json").read_text())["model"]
-
-
 def test_a_time_limit_gets_its_own_process_even_for_a_single_run(config):
     limited = dataclasses.replace(config, launch=dataclasses.replace(config.launch, mode="auto", timeout=0.01))
     assert go(limited).exit_code != 0
-
-
-def test_closed_output_streams_do_not_fail_a_run(tmp_path):
-    words = "experiment=smoke backend=cpu depth=1 model.width=16 dataset=increment training.steps=2 tracking=local"
-    command = f"{sys.executable} -m mhc_exp {words} name=run >&- 2>&-"
-    assert subprocess.run(command, shell=True, cwd=tmp_path, check=False).returncode == 0
-    assert json.loads((tmp_path / "runs" / "single" / "run" / "status.json").read_text())["state"] == "done"

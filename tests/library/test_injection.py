@@ -7,17 +7,13 @@ import io
 
 import pytest
 import torch
+from small_models import MODELS, WIDTH, ResNet, encoder, sequential
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mhc_exp.config.build import ConfigError
 from mhc_exp.torch import (
-    Adapter,
-    Branch,
-    CannotInject,
     HyperSequential,
-    Residual,
-    Residual2d,
     connection_parameters,
     connections,
     eject,
@@ -27,78 +23,6 @@ from mhc_exp.torch import (
     parameter_groups,
     preserves,
 )
-
-WIDTH = 16
-
-
-class BasicBlock(nn.Module):
-    """torchvision's."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        identity = x
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.downsample is not None:
-            identity = self.downsample(x)
-        out += identity
-        return self.relu(out)
-
-
-class ResNet(nn.Module):
-    """Three stages of three blocks."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, 1, 1)
-        self.layer1 = self.stage(8, 8, 1)
-        self.layer2 = self.stage(8, 16, 2)
-        self.layer3 = self.stage(16, 24, 2)
-        self.head = nn.Linear(24, 10)
-
-    def stage(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(BasicBlock(inputs, outputs, stride), *(BasicBlock(outputs, outputs) for _ in range(2)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer3(self.layer2(self.layer1(self.stem(x)))).mean((2, 3)))
-
-
-def encoder(depth: int = 3, dropout: float = 0.0, norm_first: bool = True) -> nn.Module:
-    layer = nn.TransformerEncoderLayer(WIDTH, 2, 32, dropout, batch_first=True, norm_first=norm_first)
-    return nn.TransformerEncoder(layer, depth, nn.LayerNorm(WIDTH), enable_nested_tensor=False)
-
-
-def sequential() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, WIDTH), *(Residual(branch()) for _ in range(4)), nn.Linear(WIDTH, 3))
-
-
-def images() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 1), *(Residual2d(nn.Conv2d(6, 6, 3, padding=1)) for _ in range(3)), nn.Flatten()
-    )
-
-
-def branch() -> nn.Module:
-    return nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Tanh())
-
-
-MODELS = {
-    "encoder": (encoder, (2, 5, WIDTH), 6),
-    "resnet": (ResNet, (2, 3, 12, 12), 7),
-    "sequential": (sequential, (7, 4), 4),
-    "images": (images, (2, 3, 5, 5), 3),
-}
-"""Name -> (how to build it, shape of an input, number of connections)."""
 
 
 @pytest.fixture(params=MODELS)
@@ -309,113 +233,6 @@ def test_a_decoder_with_and_without_its_cross_attention():
     before = model(x, memory)
     assert len(connections(inject(model))) == 6
     torch.testing.assert_close(model(x, memory), before, rtol=1e-5, atol=1e-5)
-
-
-class Mine(nn.Module):
-    """A block of an architecture that nobody knows."""
-
-    def __init__(self):
-        super().__init__()
-        self.before, self.work = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, hidden: Tensor, factor: float = 1.0) -> tuple[Tensor, float]:
-        return hidden + self.work(self.before(hidden) * factor), factor
-
-
-class Stack(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.ModuleList(Mine() for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x, factor = block(hidden=x, factor=0.5)
-            assert factor == 0.5
-        return x
-
-
-MINE = Adapter(("Mine",), (Branch("before", "work"),), state="hidden")
-
-
-def test_an_adapter_of_ones_own():
-    torch.manual_seed(0)
-    model, x = Stack(), torch.randn(2, WIDTH)
-    before = model(x)
-    inject(model, adapters=[MINE], example=x)
-    torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
-
-
-class Wrong(Mine):
-    """Adds twice what it makes."""
-
-    def forward(self, hidden: Tensor, factor: float = 1.0) -> tuple[Tensor, float]:
-        return hidden + 2 * self.work(self.before(hidden)), factor
-
-
-def test_an_adapter_that_is_wrong_is_found_out_and_taken_back():
-    torch.manual_seed(0)
-    model, x = Stack(), torch.randn(2, WIDTH)
-    model.blocks = nn.ModuleList(Wrong() for _ in range(3))
-    names = list(model.state_dict())
-    with pytest.raises(CannotInject, match="blocks are not what their adapter says"):
-        inject(model, adapters=[Adapter(("Wrong",), MINE.branches, state="hidden")], example=x)
-    assert list(model.state_dict()) == names
-    assert not is_injected(model)
-
-
-@pytest.mark.parametrize("branches", [(), (Branch("norm", "a"), Branch("norm", "b"))])
-def test_an_adapter_needs_branches_that_can_be_told_apart(branches):
-    with pytest.raises(ValueError, match="begin at submodules of their own"):
-        Adapter(("Mine",), branches)
-
-
-class Lazy(Mine):
-    """Does not call what it has."""
-
-    def forward(self, hidden: Tensor, factor: float = 1.0) -> tuple[Tensor, float]:
-        return hidden + self.before(hidden), factor
-
-
-def test_a_block_that_does_not_run_its_branches_is_refused():
-    model = Stack()
-    model.blocks = nn.ModuleList(Lazy() for _ in range(3))
-    inject(model, adapters=[Adapter(("Lazy",), MINE.branches, state="hidden")])
-    with pytest.raises(CannotInject, match="ran 0 of its 1 branches"):
-        model(torch.randn(2, WIDTH))
-
-
-def shared() -> nn.Module:
-    block = Residual(branch())
-    return nn.Sequential(block, block)
-
-
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU()), "no residual blocks that are known.*Linear, ReLU"),
-        (lambda: encoder(norm_first=False), "build it with norm_first=True"),
-        (shared, "a block occurs twice"),
-        (lambda: nn.Sequential(Residual(nn.Tanh())), r"type inject\(..., width=<C>\)"),
-        (lambda: inject(encoder()), r"eject\(model\) takes them out"),
-    ],
-)
-def test_what_cannot_be_split_is_refused(model, said):
-    with pytest.raises(CannotInject, match=said):
-        inject(model())
-
-
-def test_a_model_that_is_refused_half_way_is_left_as_it_was():
-    model = nn.Sequential(Residual(branch()), Residual(nn.Tanh()))
-    names = list(model.state_dict())
-    with pytest.raises(CannotInject, match="width"):
-        inject(model)
-    assert list(model.state_dict()) == names
-    assert not is_injected(model)
-
-
-def test_ejecting_what_was_not_injected_is_refused():
-    with pytest.raises(CannotInject, match=r"inject\(model\) puts them in"):
-        eject(encoder())
 
 
 def test_a_block_of_the_laboratorys_demos_keeps_its_additions():
