@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from runpy import run_path
+
 import pytest
 
-from mhc_exp.benchmarks.agreement import difference
+from mhc_exp.benchmarks.agreement import Disagreement, difference
 from mhc_exp.config.compose import compose
 from mhc_exp.torch.benchmarks import Connection, peers, peers_missing
 
@@ -23,3 +26,17 @@ def test_the_timed_wrapper_computes_the_same_with_our_weights(tokens, width):
     errors = {name: difference(values, {key: expected[key] for key in values}) for name, (values, _) in found.items()}
     assert errors["lucidrains HC"] < 1e-5
     assert errors["lucidrains mHC"] > 1e-2  # other equations: it is timed, not compared
+
+
+def test_the_library_beside_theirs_is_compared_before_it_is_timed(monkeypatch, capsys):
+    """benchmarks/library_peers.py: a table, and none where the two do not compute the same."""
+    file = Path(__file__).parents[2] / "benchmarks" / "library_peers.py"
+    module = run_path(str(file), run_name="library_peers")
+    monkeypatch.setattr("sys.argv", [str(file), "--blocks", "2", "--width", "16", "--rounds", "1"])
+    module["main"]()
+    lines = capsys.readouterr().out.splitlines()
+    (same,) = [line for line in lines if "same equations" in line]
+    assert float(same.split("|")[2]) < 1e-5
+    monkeypatch.setitem(module["main"].__globals__, "load_hc", lambda layer, ours: None)
+    with pytest.raises(Disagreement, match="nothing was timed"):
+        module["main"]()
