@@ -94,7 +94,9 @@ class MLXTrainer:
         self.model.train()
         if self.config.model.dropout:
             mx.random.seed(step_seed(self.config.seed, step))
-        self._update(step, *self._accumulate(batch), lr)
+        numbers = self._update(*self._accumulate(batch), lr)
+        self.pending.append((step, numbers))
+        mx.async_eval(self.parameters, [optimizer.state for optimizer in self.optimizers], numbers)
 
     def _accumulate(self, batch: Batch) -> tuple[mx.array, Arrays]:
         """Mean loss over the supervised tokens of the whole batch, and its gradients."""
@@ -123,7 +125,8 @@ class MLXTrainer:
         """Cross entropy [B, T] in float32."""
         return losses.cross_entropy(scores.astype(mx.float32), targets, reduction="none")
 
-    def _update(self, step: int, loss: mx.array, gradients: Arrays, lr: float) -> None:
+    def _update(self, loss: mx.array, gradients: Arrays, lr: float) -> mx.array:
+        """Loss, gradient norm, that of the mixing, and 1 if the update was made."""
         norm = _norm(list(gradients.values()))
         mix = [gradients[name][rows] for name, rows in self.mix_slices]
         mix_norm = _norm(mix) if mix else mx.array(-1.0)
@@ -136,8 +139,7 @@ class MLXTrainer:
             optimizer.learning_rate = lr * group.lr_multiplier
             self._apply(group, optimizer, gradients, blocked)
         self._install(self.parameters)
-        self.pending.append((step, mx.stack([loss, norm, mix_norm, 1 - blocked])))
-        mx.async_eval(self.parameters, [optimizer.state for optimizer in self.optimizers], self.pending[-1][1])
+        return mx.stack([loss, norm, mix_norm, 1 - blocked])
 
     def _apply(self, group: Group, optimizer: optim.AdamW, gradients: Arrays, blocked: mx.array) -> None:
         """One AdamW update of a group; parameters, moments and step count stay as they were where `blocked` is 1."""

@@ -62,7 +62,7 @@ MATRIX = {
     10: Fault("SIGSTOP, then SIGCONT", "a training process stopped for seconds", "no limit misfires, the same numbers"),
     11: Fault(
         "NaN and Inf",
-        "in loss and gradient at step k, every policy, both backends",
+        "in loss, gradient and activation at step k, every policy, both backends",
         "no such parameter reaches a checkpoint; skipped steps change nothing; the run stays in the tables",
     ),
     12: Fault(

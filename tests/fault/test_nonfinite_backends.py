@@ -1,4 +1,6 @@
-"""Row 11: NaN and Inf in the loss or in one element of one gradient, on the real trainers, under every policy."""
+"""Row 11: NaN and Inf in the loss or in one element of one gradient or activation, on the real trainers, under every
+policy.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ BACKENDS = [
     pytest.param(name, marks=pytest.mark.skipif(not installed(PACKAGES[name]), reason=f"{name} is not installed"))
     for name in ("cpu", "mlx")
 ]
-WHERE = ["loss", "gradient"]
+WHERE = ["loss", "gradient", "activation"]
 WORDS = ("tracking=local", "training=smoke", "dataset=increment", "depth=1", "variant=mhc", "backend.threads=1")
 SIZE = ("model.width=8", "model.heads=2", "model.seq_len=4", "training.batch_size=2", "variant.streams=2")
 
@@ -37,35 +39,53 @@ def laboratory(backend: str, root: Path, policy: str) -> Laboratory:
 
 
 def poison(trainer: Any, where: str, step: int, bad: float) -> list[State]:
-    """Add `bad` to the loss, or to one element of one gradient, of update `step`; the states before and after it."""
-    accumulate, update, states = trainer._accumulate, trainer._update, []
+    """Add `bad` to the loss, to one element of one gradient, or to one of what the first MLP gives, in update `step`;
+    the states before and after it.
+    """
+    accumulate, enqueue, states = trainer._accumulate, trainer.step, []
+    trainer.now = 0
 
     def poisoned(batch: Any) -> Any:
         loss, gradients = accumulate(batch)
-        if trainer.now == step:
+        if trainer.now == step and where == "loss":
+            loss = loss + bad
+        if trainer.now == step and where == "gradient":
             name = sorted(gradients)[0]
-            spot = np.zeros(gradients[name].shape, np.float32)
-            spot.flat[0] = bad
-            if where == "loss":
-                loss = loss + bad
-            else:
-                gradients = {**gradients, name: gradients[name] + type_of(trainer, spot)}
+            gradients = {**gradients, name: gradients[name] + spot(trainer, gradients[name].shape, bad)}
         return loss, gradients
-
-    def observed(number: int, *rest: Any) -> None:
-        if number == step:
-            states.append(trainer.state())
-        update(number, *rest)
-        if number == step:
-            states.append(trainer.state())
 
     def step_of(number: int, batch: Any, lr: float) -> None:
         trainer.now = number
+        if number == step:
+            states.append(trainer.state())
         enqueue(number, batch, lr)
+        if number == step:
+            states.append(trainer.state())
+        trainer.now = 0  # an evaluation is no update
 
-    enqueue = trainer.step
-    trainer.step, trainer._accumulate, trainer._update = step_of, poisoned, observed
+    trainer.step, trainer._accumulate = step_of, poisoned
+    if where == "activation":
+        mlp = trainer.model.blocks[0].mlp
+        mlp.__class__ = poisoned_class(trainer, type(mlp), step, bad)
     return states
+
+
+def poisoned_class(trainer: Any, base: Any, step: int, bad: float) -> Any:
+    """The class of an MLP whose output is spoiled in update `step`."""
+    method = "forward" if hasattr(base, "forward") else "__call__"
+
+    def spoiled(self: Any, x: Any) -> Any:
+        y = getattr(base, method)(self, x)
+        return y + spot(trainer, y.shape, bad) if trainer.now == step else y
+
+    return type(base.__name__, (base,), {method: spoiled})
+
+
+def spot(trainer: Any, shape: Any, bad: float) -> Any:
+    """Zeros but for the first element."""
+    array = np.zeros(tuple(shape), np.float32)
+    array.flat[0] = bad
+    return type_of(trainer, array)
 
 
 def type_of(trainer: Any, array: np.ndarray) -> Any:
