@@ -144,11 +144,14 @@ print(sorted(took)[-6])
 sink.close("done")
 """
 RAW = """
-import os, signal, sys, wandb
+import itertools, os, sys, time, wandb
 tracked = wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(silent=True))
-os.kill(wandb.setup()._connection._proc._process.pid, signal.SIGKILL)
+service = wandb.setup()._connection._proc._process
+service.kill()
+service.wait()
+until = time.monotonic() + 60  # rows are sent by a thread, which may be late to see that nobody listens
 try:
-    for step in range(2000):
+    for step in itertools.takewhile(lambda _: time.monotonic() < until, itertools.count()):
         tracked.log({"step": step})
 except BaseException as error:
     print(type(error).__name__)
