@@ -154,7 +154,7 @@ try:
     for step in itertools.takewhile(lambda _: time.monotonic() < until, itertools.count()):
         tracked.log({"step": step})
 except BaseException as error:
-    print(type(error).__name__)
+    print(type(error).__name__, flush=True)
 os._exit(0)
 """
 
