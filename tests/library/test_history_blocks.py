@@ -140,6 +140,17 @@ class Model(nn.Module):
         return x
 
 
+class Unused(nn.Module):
+    """Has a layer that it never calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 def test_defect_4_injected_modules_share_one_history_and_keep_their_arguments():
     torch.manual_seed(0)
     model, x = Model(), torch.randn(3, WIDTH)
@@ -265,6 +276,7 @@ def test_pruned_states_are_gone_and_stay_gone():
         (lambda: HistoryConnection(nn.Identity(), layer_index=2)([torch.zeros(1)]), "layer_index is the number"),
         (lambda: inject_mhc(Model(), nn.Conv2d, example=torch.zeros(1, WIDTH)), "has no modules of type Conv2d"),
         (lambda: inject_mhc(Model(), (Pair, nn.Linear), example=torch.zeros(1, WIDTH)), "contain other targets"),
+        (lambda: inject_mhc(Unused(), nn.Linear, example=torch.zeros(1, WIDTH)), "no module of type Linear ran"),
     ],
 )
 def test_what_cannot_be_is_answered(make, said):

@@ -185,6 +185,17 @@ def unlike(x: mx.array, model: nn.Module | None = None) -> None:
     inject_mhc(model, MLXBranch, constraint="doubly_stochastic", example=x)
 
 
+class Unused(nn.Module):
+    """Has a layer that it never calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(WIDTH, WIDTH)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x
+
+
 def twice(x: mx.array) -> None:
     shared = nn.Linear(WIDTH, WIDTH)
     inject_mhc(nn.Sequential(shared, shared), nn.Linear, example=x)
@@ -196,6 +207,7 @@ def twice(x: mx.array) -> None:
         (lambda x: inject_mhc(Pairs(), nn.Conv2d, example=x), "Pairs has no modules of type Conv2d"),
         (nested, "contain other targets: pairs.0, pairs.1"),
         (twice, "run more than once per call: layers"),
+        (lambda x: inject_mhc(Unused(), nn.Linear, example=x), "no module of type Linear ran in `example`"),
         (lambda x: inject_mhc(nn.Sequential(nn.Sequential(nn.ReLU())), nn.Sequential, example=x), "mere containers"),
         (lambda x: inject_mhc(Pair(), Pair, example=x), "are the model itself: Pair"),
         (lambda x: inject_mhc(inject_mhc(Pairs(), Pair, example=x), Pair, example=x), "eject_mhc"),

@@ -176,6 +176,11 @@ def _traced(
     finally:
         for target in targets:
             _unhook(target)
+    if not found:
+        wanted = ", ".join(one.__name__ for one in types)
+        raise CannotInject(
+            f"no module of type {wanted} ran in `example`; choose other target_types, or another example"
+        )
     ran = [id(module) for _, module, *_ in found]
     _say("run more than once per call", types, sorted({names[one] for one in ran if ran.count(one) > 1}))
     return found

@@ -145,6 +145,10 @@ def _refuse(model: nn.Module, types: tuple[type, ...], ran: list[nn.Module], nam
     wanted = ", ".join(one.__name__ for one in types)
     if not names:
         raise CannotInject(f"{type(model).__name__} has no modules of type {wanted}")
+    if not ran:
+        raise CannotInject(
+            f"no module of type {wanted} ran in `example`; choose other target_types, or another example"
+        )
     nested = [
         name for module, name in names.items() if any(part in names for part in module.modules() if part is not module)
     ]
