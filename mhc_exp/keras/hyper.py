@@ -42,6 +42,7 @@ class HyperConnection(StreamLayer):
       `options={"mix.chart": "cayley"}`.
     - `layer_index` counts the connections of a model from 0: initial values differ so that streams come apart.
     - `layers`, how many there are, is needed by a variant with a mixing budget (`c_mhc`).
+    - `seed` of the initial values.
     - `name`, `dtype`, `trainable`: as of any Keras layer.
     """
 
@@ -161,7 +162,8 @@ class ReduceStreams(_Ending):
 class HyperSequential(StreamLayer):
     """Branches in turn, each in a connection: [*, C] -> [*, C], expanded before the first and reduced after the last.
 
-    Keywords are those of HyperConnection; keyword arguments of a call go to every branch.
+    Keywords are those of HyperConnection; keyword arguments of a call go to every branch. A variant's own beginning and
+    end (`mhc_lss`, `deepseek_v4`) are part of it.
     """
 
     def __init__(

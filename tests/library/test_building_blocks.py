@@ -189,6 +189,18 @@ def test_a_learned_beginning_and_end():
     assert len(list(reduce.parameters())) == 3
 
 
+def test_the_parts_alone_take_names_and_keys(x):
+    """A block of one's own: what HyperSequential does, written out."""
+    body, keys = branch(), {"streams": 2, "expand": "learned_scale"}
+    whole = HyperSequential([body], WIDTH, variant="deepseek_v4", **keys)
+    expand, reduce = ExpandStreams("deepseek_v4", WIDTH, **keys), ReduceStreams("deepseek_v4", WIDTH, **keys)
+    connection = StreamConnection("deepseek_v4", WIDTH, **keys)
+    u, entered = connection.read(expand(x))
+    assert torch.equal(reduce(connection.write(entered, body(u))), whole(x))
+    with pytest.raises(ConfigError, match="unknown 'mhcc'"):
+        ExpandStreams("mhcc", WIDTH)
+
+
 def test_coefficients_stay_float32_in_a_half_precision_model(x):
     stack = HyperSequential([branch() for _ in range(2)], WIDTH).bfloat16()
     own = [p.dtype for part in stack.modules() if isinstance(part, StreamConnection) for p in part.parameters()]

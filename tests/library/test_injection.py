@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import shutil
 
 import pytest
 import torch
@@ -184,6 +185,19 @@ def test_compiling_gives_the_same_numbers():
     stirred(inject(model, "mhc", options={"mix.iterations": 2}))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ for a CPU")
+@pytest.mark.filterwarnings("ignore")  # of the compiler about itself
+def test_a_compiled_step_has_the_same_gradients():
+    """By inductor; identity_hc, since each iteration of Sinkhorn-Knopp would be compiled forwards and backwards."""
+    torch.manual_seed(0)
+    model, x = encoder(1), torch.randn(2, 5, WIDTH)
+    stirred(inject(model, "identity_hc"))
+    expected = torch.autograd.grad(loss(model, x), list(model.parameters()))
+    found = torch.autograd.grad(loss(torch.compile(model, fullgraph=True), x), list(model.parameters()))
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
 def test_recomputed_blocks_have_the_same_gradients_bit_for_bit():

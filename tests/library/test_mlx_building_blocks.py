@@ -162,6 +162,18 @@ def test_a_learned_beginning_and_end(x):
     assert len(connection_parameters(reduce)) == 3
 
 
+def test_the_parts_alone_take_names_and_keys(x):
+    """A block of one's own: what HyperSequential does, written out."""
+    body, keys = MLXBranch(), {"streams": 2, "expand": "learned_scale"}
+    whole = HyperSequential([body], WIDTH, variant="deepseek_v4", **keys)
+    expand, reduce = ExpandStreams("deepseek_v4", WIDTH, **keys), ReduceStreams("deepseek_v4", WIDTH, **keys)
+    connection = StreamConnection("deepseek_v4", WIDTH, **keys)
+    u, entered = connection.read(expand(mx.array(x)))
+    assert mx.array_equal(reduce(connection.write(entered, body(u))), whole(mx.array(x)))
+    with pytest.raises(ConfigError, match="unknown 'mhcc'"):
+        ExpandStreams("mhcc", WIDTH)
+
+
 @pytest.mark.parametrize("variant", ["mhc", "hc"])
 def test_coefficients_stay_float32_in_a_half_precision_model(variant, x):
     stack = HyperSequential([MLXBranch() for _ in range(2)], WIDTH, variant=variant)

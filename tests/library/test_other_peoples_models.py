@@ -214,6 +214,32 @@ def test_compiling_gives_the_same_numbers(made):
     torch.testing.assert_close(logits(compiled, x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        transformer("GPT2LMHeadModel", **GPT2 | {"n_layer": 1}, **SPECIAL),
+        transformer("LlamaForCausalLM", **LLAMA | {"num_hidden_layers": 1}, **SPECIAL),
+        transformer("ViTForImageClassification", **VIT | {"num_hidden_layers": 1}, image_size=16, patch_size=4),
+    ],
+    ids=["gpt2", "llama", "vit"],
+)
+def test_a_step_compiled_by_inductor_has_the_same_gradients(build, operators_of_torchvision):
+    """Forward and backward pass, of one block: each iteration is compiled for each of its connections."""
+    torch.manual_seed(0)
+    model = build().eval()
+    images = hasattr(model.config, "image_size")
+    x = torch.randn(2, 3, 16, 16) if images else torch.randint(VOCABULARY, (2, 9))
+    stirred(inject(model, options={"mix.iterations": 2}))
+    found = []
+    for arm in (model, torch.compile(model)):
+        found.append(torch.autograd.grad(logits(arm, x).square().mean(), list(model.parameters()), allow_unused=True))
+    assert sum(one is not None for one in found[0]) > len(connection_parameters(model))
+    for one, two in zip(*found, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None:
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+
+
 @every
 def test_a_copy_is_a_model_of_its_own(made):
     model, x, _ = made

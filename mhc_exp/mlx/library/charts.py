@@ -31,7 +31,10 @@ def mixing_matrix(logits: mx.array, streams: int, chart: str = "sinkhorn", **key
 
 
 def doubly_stochastic(logits: mx.array, **keys: Any) -> mx.array:
-    """[S, S, *] -> [S, S, *] with rows and columns that sum to one: Sinkhorn-Knopp (arXiv:2512.24880 eq. 9)."""
+    """[S, S, *] -> [S, S, *] with rows and columns that sum to one: Sinkhorn-Knopp (arXiv:2512.24880 eq. 9).
+
+    `keys` are those of `mixing_matrix`.
+    """
     return mixing_matrix(logits.flatten(0, 1), logits.shape[0], "sinkhorn", **keys)
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx import nn
 
-from mhc_exp.config.variants import Streams
+from mhc_exp.config.standalone import stream_variant
+from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.mlx import streams
 from mhc_exp.mlx.wiring import Coefficients, contract
 from mhc_exp.topology.init import connection_values
@@ -49,17 +50,20 @@ class _LayerNorm(SinglePrecision, nn.LayerNorm):
 class StreamConnection(SinglePrecision, streams.HyperConnection):
     """x' = H_res x + H_post^T F(H_pre x) in two halves, `read` before F and `write` after it, on [*, S, C].
 
-    Parameters are those of the laboratory's connection number `index` of `count`, with its initial values, and stay
-    float32.
+    For a block that no `HyperConnection` fits around; variant and keys as there. Parameters are those of the
+    laboratory's connection number `index` of `count`, with its initial values, and stay float32.
     """
 
-    def __init__(self, variant: Streams, width: int, index: int = 0, count: int = 1, *, seed: int = 0):
-        super().__init__(variant, width, mixing_share(variant.mix, count))
+    def __init__(
+        self, variant: str | Variant, width: int, index: int = 0, count: int = 1, *, seed: int = 0, **keys: Any
+    ):
+        spec = stream_variant(variant, None, count, keys)
+        super().__init__(spec, width, mixing_share(spec.mix, count))
         self.width, self.index = width, index
         if "norm" in self:
             self.norm = _LayerNorm(width, eps=NORM_EPS)
         prefix = f"topology.connections.{index}."
-        values = connection_values(variant, width, index, prefix, seed)
+        values = connection_values(spec, width, index, prefix, seed)
         self.load_weights([(name.removeprefix(prefix), mx.array(value)) for name, value in values.items()])
 
     @property

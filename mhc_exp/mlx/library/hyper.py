@@ -13,7 +13,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mhc_exp.config.standalone import stream_variant
-from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.config.variants import Variant
 from mhc_exp.mlx.expansion import Expand
 from mhc_exp.mlx.library.connection import StreamConnection
 from mhc_exp.mlx.library.recomputation import recomputed, refuse_what_cannot_be_recomputed
@@ -47,6 +47,7 @@ class HyperConnection(nn.Module):
     - `layers`, how many there are, is needed by a variant with a mixing budget (`c_mhc`).
     - `checkpoint=True` computes connection and branch again in the backward pass instead of keeping what they need;
       a branch with dropout or batch norm is refused.
+    - `seed` of the initial values.
     """
 
     def __init__(
@@ -101,12 +102,16 @@ class HyperConnection2d(HyperConnection):
 
 
 class ExpandStreams(nn.Module):
-    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`)."""
+    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`).
 
-    def __init__(self, variant: Streams, width: int, seed: int = 0):
+    Variant and keys as in HyperConnection.
+    """
+
+    def __init__(self, variant: str | Variant, width: int, seed: int = 0, **keys: Any):
         super().__init__()
-        self.expand = Expand(variant.expand, variant.streams, width)
-        _load(self.expand, expansion_values(variant.expand, variant.streams, width, "topology.expand.", seed))
+        spec = stream_variant(variant, None, 1, keys)
+        self.expand = Expand(spec.expand, spec.streams, width)
+        _load(self.expand, expansion_values(spec.expand, spec.streams, width, "topology.expand.", seed))
 
     def __call__(self, x: mx.array) -> mx.array:
         """[*, C] -> [*, S, C]."""
@@ -115,14 +120,18 @@ class ExpandStreams(nn.Module):
 
 
 class ReduceStreams(nn.Module):
-    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`)."""
+    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`).
 
-    def __init__(self, variant: Streams, width: int):
+    Variant and keys as in HyperConnection.
+    """
+
+    def __init__(self, variant: str | Variant, width: int, **keys: Any):
         super().__init__()
-        self.how = variant.reduce
-        if variant.reduce == "head":
-            self.readout = Readout(variant, width)
-            _load(self.readout, readout_values(variant, width, "topology.readout."))
+        spec = stream_variant(variant, None, 1, keys)
+        self.how = spec.reduce
+        if spec.reduce == "head":
+            self.readout = Readout(spec, width)
+            _load(self.readout, readout_values(spec, width, "topology.readout."))
 
     def __call__(self, x: mx.array) -> mx.array:
         """[*, S, C] -> [*, C]."""
@@ -134,7 +143,8 @@ class ReduceStreams(nn.Module):
 class HyperSequential(nn.Module):
     """Branches in turn, each in a connection: [*, C] -> [*, C], expanded before the first and reduced after the last.
 
-    Keywords are those of HyperConnection; keyword arguments of a call go to every branch.
+    Keywords are those of HyperConnection; keyword arguments of a call go to every branch. A variant's own beginning and
+    end (`mhc_lss`, `deepseek_v4`) are part of it.
     """
 
     def __init__(

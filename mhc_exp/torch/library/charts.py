@@ -30,7 +30,10 @@ def mixing_matrix(logits: Tensor, streams: int, chart: str = "sinkhorn", **keys:
 
 
 def doubly_stochastic(logits: Tensor, **keys: Any) -> Tensor:
-    """[S, S, *] -> [S, S, *] with rows and columns that sum to one: Sinkhorn-Knopp (arXiv:2512.24880 eq. 9)."""
+    """[S, S, *] -> [S, S, *] with rows and columns that sum to one: Sinkhorn-Knopp (arXiv:2512.24880 eq. 9).
+
+    `keys` are those of `mixing_matrix`.
+    """
     return mixing_matrix(logits.flatten(0, 1), logits.shape[0], "sinkhorn", **keys)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mhc_exp.config.variants import Streams
+from mhc_exp.config.standalone import stream_variant
+from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.init import connection_values
 from mhc_exp.topology.layout import mixing_share
 from mhc_exp.torch import streams
@@ -39,20 +40,30 @@ class Entered(NamedTuple):
 class StreamConnection(streams.HyperConnection):
     """x' = H_res x + H_post^T F(H_pre x) in two halves, `read` before F and `write` after it, on [*, S, C].
 
-    Parameters are those of the laboratory's connection number `index` of `count`, with its initial values. They stay
-    float32 when the model is cast to a half precision: rounded coefficients are not doubly stochastic.
+    For a block that no `HyperConnection` fits around; variant and keys as there. Parameters are those of the
+    laboratory's connection number `index` of `count`, with its initial values. They stay float32 when the model is cast
+    to a half precision: rounded coefficients are not doubly stochastic.
     """
 
     observe: Observer | None = None
     """Called after every `write`; mhc_exp.torch.library.watch sets it for a step."""
 
     def __init__(
-        self, variant: Streams, width: int, index: int = 0, count: int = 1, *, seed: int = 0, kernels: Kernels = "auto"
+        self,
+        variant: str | Variant,
+        width: int,
+        index: int = 0,
+        count: int = 1,
+        *,
+        seed: int = 0,
+        kernels: Kernels = "auto",
+        **keys: Any,
     ):
-        super().__init__(variant, width, mixing_share(variant.mix, count))
+        spec = stream_variant(variant, None, count, keys)
+        super().__init__(spec, width, mixing_share(spec.mix, count))
         self.width, self.index, self.kernels = width, index, kernels
         prefix = f"topology.connections.{index}."
-        values = connection_values(variant, width, index, prefix, seed)
+        values = connection_values(spec, width, index, prefix, seed)
         self.load_state_dict({name.removeprefix(prefix): torch.from_numpy(value) for name, value in values.items()})
 
     def read(self, x: Tensor) -> tuple[Tensor, Entered]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from mhc_exp.config.standalone import stream_variant
-from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.config.variants import Variant
 from mhc_exp.topology.expansion import expansion_values
 from mhc_exp.topology.init import readout_values
 from mhc_exp.torch.expansion import Expand
@@ -48,6 +48,8 @@ class HyperConnection(nn.Module):
     - `layers`, how many there are, is needed by a variant with a mixing budget (`c_mhc`).
     - `channel_dim=1` for a branch on [B, C, H, W].
     - `checkpoint=True` computes connection and branch again in the backward pass instead of keeping what they need.
+    - `kernels`: `auto`, the fastest tier that is exact here; `native`, an error where it cannot be had; `eager`.
+    - `seed` of the initial values.
     """
 
     def __init__(
@@ -97,13 +99,17 @@ class HyperConnection2d(HyperConnection):
 
 
 class ExpandStreams(nn.Module):
-    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`)."""
+    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`).
 
-    def __init__(self, variant: Streams, width: int, channel_dim: int = -1, seed: int = 0):
+    Variant and keys as in HyperConnection.
+    """
+
+    def __init__(self, variant: str | Variant, width: int, channel_dim: int = -1, seed: int = 0, **keys: Any):
         super().__init__()
         self.channel_dim = channel_dim
-        self.expand = Expand(variant.expand, variant.streams, width)
-        _load(self.expand, expansion_values(variant.expand, variant.streams, width, "topology.expand.", seed))
+        spec = stream_variant(variant, None, 1, keys)
+        self.expand = Expand(spec.expand, spec.streams, width)
+        _load(self.expand, expansion_values(spec.expand, spec.streams, width, "topology.expand.", seed))
 
     def forward(self, x: Tensor) -> Tensor:
         """[*, C] -> [*, S, C]."""
@@ -112,14 +118,18 @@ class ExpandStreams(nn.Module):
 
 
 class ReduceStreams(nn.Module):
-    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`)."""
+    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`).
 
-    def __init__(self, variant: Streams, width: int, channel_dim: int = -1):
+    Variant and keys as in HyperConnection.
+    """
+
+    def __init__(self, variant: str | Variant, width: int, channel_dim: int = -1, **keys: Any):
         super().__init__()
-        self.how, self.channel_dim = variant.reduce, channel_dim
-        if variant.reduce == "head":
-            self.readout = Readout(variant, width)
-            _load(self.readout, readout_values(variant, width, "topology.readout."))
+        spec = stream_variant(variant, None, 1, keys)
+        self.how, self.channel_dim = spec.reduce, channel_dim
+        if spec.reduce == "head":
+            self.readout = Readout(spec, width)
+            _load(self.readout, readout_values(spec, width, "topology.readout."))
 
     def forward(self, x: Tensor) -> Tensor:
         """[*, S, C] -> [*, C]."""
@@ -131,7 +141,8 @@ class ReduceStreams(nn.Module):
 class HyperSequential(nn.Module):
     """Branches in turn, each in a connection: [*, C] -> [*, C], expanded before the first and reduced after the last.
 
-    Keywords are those of HyperConnection; keyword arguments of a call go to every branch.
+    Keywords are those of HyperConnection; keyword arguments of a call go to every branch. A variant's own beginning and
+    end (`mhc_lss`, `deepseek_v4`) are part of it.
     """
 
     def __init__(

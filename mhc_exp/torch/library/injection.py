@@ -49,6 +49,10 @@ def inject(
     - `adapters` come before mhc_exp.torch.library.adapters.ADAPTERS; `width` where a block does not tell.
     - `example`: an input (a tensor, a tuple of arguments or a dict of keywords). The model is run with it before and
       after; one that is not the same function afterwards, though the variant promises it, is ejected and refused.
+    - `kernels`, `seed`, `options` and further keys are those of HyperConnection.
+
+    Raises CannotInject with the reason where a block cannot be split, ConfigError for a variant or key that is not
+    there; the model is then what it was.
     """
     runs = list(_runs(model, [*adapters, *ADAPTERS]))
     _refuse(model, runs)
