@@ -20,7 +20,7 @@ OPENING = """\
 <!-- made by python docs/make_api.py docs/api.md; edit the docstrings instead -->
 
 What the names of [library.md](library.md) take and give, from their docstrings. Axes: `*` any leading axes, `B` batch,
-`S` streams, `C` width, `H`, `W` an image. Input of a wrong shape or value raises a `ValueError` that says what is right,
+`S` streams, `C` width, `H`, `W` an image. A wrong shape or value raises a `ValueError` that says what is right,
 a variant or key that is not there `mhc_exp.config.build.ConfigError`, a model that cannot be split `CannotInject`.
 
 """
