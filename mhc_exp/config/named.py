@@ -38,7 +38,9 @@ def streams(name: str | Variant, keys: Mapping[str, Any] | None = None) -> Strea
     """The same for wirings whose connections stand alone: family `streams`, each predicting its own read weights."""
     found = variant(name, keys)
     if not isinstance(found, Streams):
-        names = ", ".join(one for one in options("variant") if option(one)["family"] == "streams")
+        files = {one: option(one) for one in options("variant")}
+        alone = [n for n, one in files.items() if one["family"] == "streams" and one["read_from"] == "current"]
+        names = ", ".join(alone)
         raise ConfigError(
             [Problem("variant", f"{found.name} (family {found.family}) is no stream connection; type one of {names}")]
         )

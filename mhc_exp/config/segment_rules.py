@@ -15,7 +15,7 @@ def segment_problems(variant: Segments, width: int) -> Iterator[Problem]:
         divisors = [number for number in range(1, width + 1) if width % number == 0 and number <= 2 * fractions]
         yield Problem(
             "variant.fractions",
-            f"must divide model.width={width}, got {fractions}; type variant.fractions={divisors[-1]}"
+            f"must divide the width of the body, {width}, got {fractions}; type variant.fractions={divisors[-1]}"
             f"{_also(divisors[:-1])}",
         )
     if segments < fractions:

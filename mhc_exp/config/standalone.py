@@ -8,16 +8,64 @@ from typing import Any
 from mhc_exp.config import named
 from mhc_exp.config.build import ConfigError, Problem
 from mhc_exp.config.history_variants import History
-from mhc_exp.config.variants import Mix, Streams, Variant
+from mhc_exp.config.segment_rules import segment_problems
+from mhc_exp.config.variant_rules import sparse_connection_problems
+from mhc_exp.config.variants import Mix, Segments, Sparse, Streams, Variant
+from mhc_exp.config.vocabulary import options
+
+Standalone = Streams | Segments | Sparse
+"""Variants whose connections need nothing but the state: each reads, and writes, its own."""
+
+
+def connection_variant(
+    variant: str | Variant, streams: int | None, layers: int | None, keys: Mapping[str, Any]
+) -> Standalone:
+    """The variant by name and keys, with its demands on a lone connection met. Raises ConfigError."""
+    family = named.option(variant)["family"] if isinstance(variant, str) else variant.family
+    if family == "streams":
+        return stream_variant(variant, streams, layers, keys)
+    if family == "segments" and streams is not None:
+        name = variant if isinstance(variant, str) else variant.name
+        said = f"{name} has segments of the width instead; type segments={streams} with fractions=<parts of the width>"
+        raise ConfigError([Problem("streams", said)])
+    found = named.variant(variant, dict(keys) | ({} if streams is None else {"streams": streams}))
+    if not isinstance(found, Standalone):
+        raise ConfigError(
+            [Problem("variant", f"{found.name} {_why_not(found)}; type one of {', '.join(standalone())}")]
+        )
+    if isinstance(found, Sparse):
+        if problems := list(sparse_connection_problems(found)):
+            raise ConfigError(problems)
+        _check_budget(found, layers)
+    return found
+
+
+def standalone() -> list[str]:
+    """Names of conf/variant whose connections stand alone."""
+    files = {name: named.option(name) for name in options("variant")}
+    families = ("streams", "segments", "sparse")
+    return [name for name, one in files.items() if one["family"] in families and one.get("read_from") != "previous"]
+
+
+def _why_not(variant: Variant) -> str:
+    """Why a wiring has no connections that stand alone."""
+    if isinstance(variant, History):
+        return "mixes the last states, which HistoryConnection, MHCSequential and inject_mhc do"
+    if variant.family == "gated":
+        return "(family gated) reads in place of the norm that a branch begins with"
+    return f"(family {variant.family}) has no connections that stand alone"
+
+
+def check_width(variant: Variant, width: int) -> None:
+    """Raises ConfigError if the variant cannot divide this width."""
+    if isinstance(variant, Segments) and (problems := list(segment_problems(variant, width))):
+        raise ConfigError(problems)
 
 
 def stream_variant(variant: str | Variant, streams: int | None, layers: int | None, keys: Mapping[str, Any]) -> Streams:
-    """The stream variant by name and keys, with its demands on a lone connection met. Raises ConfigError."""
+    """The same for variants of family `streams` alone."""
     spec = named.streams(variant, dict(keys) | ({} if streams is None else {"streams": streams}))
-    if spec.mix.budget is not None and layers is None:
-        raise ConfigError(
-            [Problem("layers", f"{spec.name} shares a mixing budget among all connections; type layers=<their number>")]
-        )
+    _check_budget(spec, layers)
     if spec.scale_output_init:
         raise ConfigError(
             [
@@ -31,15 +79,27 @@ def stream_variant(variant: str | Variant, streams: int | None, layers: int | No
     return spec
 
 
-def injected_variant(variant: str | Variant, streams: int | None, count: int, keys: Mapping[str, Any]) -> Streams:
-    """The variant with `reduce="mean"` and `init="preserving"` where it says nothing else and may."""
+def _check_budget(spec: Streams | Sparse, layers: int | None) -> None:
+    if spec.mix.budget is not None and layers is None:
+        raise ConfigError(
+            [Problem("layers", f"{spec.name} shares a mixing budget among all connections; type layers=<their number>")]
+        )
+
+
+def injected_variant(variant: str | Variant, streams: int | None, count: int, keys: Mapping[str, Any]) -> Standalone:
+    """The variant with a start and an end that leave the model's function as it is, where it may and says nothing else:
+    `reduce="mean"` and `init="preserving"`; of segments, `reduce_norm="none"`.
+    """
     chosen = {key.partition(".")[0] for key in keys}
-    spec = stream_variant(variant, streams, count, keys)
+    spec = connection_variant(variant, streams, count, keys)
     if not isinstance(variant, str):
         return spec
+    if isinstance(spec, Segments):
+        own = {} if "reduce_norm" in chosen else {"reduce_norm": "none"}
+        return connection_variant(spec, None, count, own)
     if "reduce" not in chosen and spec.reduce == "sum":
-        spec = named.streams(spec, {"reduce": "mean"})
-    if "init" not in chosen:
+        spec = connection_variant(spec, None, count, {"reduce": "mean"})
+    if "init" not in chosen and isinstance(spec, Streams):
         try:
             spec = named.streams(spec, {"init": "preserving"} if spec.streams > 1 else {})
         except ConfigError:  # gates that are not sigmoids: these keep the initial values of their paper

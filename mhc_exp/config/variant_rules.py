@@ -71,12 +71,17 @@ def variant_problems(config: Config) -> Iterator[Problem]:
             f"{config.model.width}, or a larger model.width",
         )
     if isinstance(variant, Sparse):
-        yield from _chart(variant.mix, "active", variant.active, variant.streams)
-        yield from _mix(variant.mix, variant.active)
-        yield from sparse_problems(variant, INIT_NEEDS[variant.init].charts)
+        yield from sparse_connection_problems(variant)
     if isinstance(variant, Segments):
         yield from segment_problems(variant, config.model.width)
     yield from history_problems(config)
+
+
+def sparse_connection_problems(own: Sparse) -> Iterator[Problem]:
+    """Everything wrong with a sparse connection that one key alone does not show."""
+    yield from _chart(own.mix, "active", own.active, own.streams)
+    yield from _mix(own.mix, own.active)
+    yield from sparse_problems(own, INIT_NEEDS[own.init].charts)
 
 
 def stream_problems(own: Streams) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ active streams and their gates [N, K], write [K, N], mix [K, K, N]. The specific
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 from mlx import nn
@@ -17,6 +18,30 @@ from mhc_exp.mlx.expansion import Expand
 from mhc_exp.mlx.wiring import Coefficients, Observer, Sublayer, contract, projected
 from mhc_exp.topology.layout import NORM_EPS, mixing_share
 from mhc_exp.topology.sparse import connection_shapes, mix_logits, routed
+
+
+class Routes(NamedTuple):
+    """Read [S, N], active streams [N, K], write [K, N] times their gates, and mix as applied [K, K, N] (None: the
+    identity).
+    """
+
+    read: mx.array
+    active: mx.array
+    write: mx.array
+    mix: mx.array | None
+
+    def summary(self) -> Coefficients:
+        """As streams report theirs: over all streams, write [S, N] zero and mix [S, S, N] the identity where nothing is
+        active.
+        """
+        read, active, write, mix = self
+        chosen = mx.eye(len(read))[active]  # [N, K, S]
+        everywhere = mx.einsum("nks,kn->sn", chosen, write)
+        if mix is None:
+            return Coefficients(read, everywhere, None)
+        inside = mx.einsum("nis,ijn,njr->srn", chosen, mix, chosen)
+        passive = mx.eye(len(read))[:, :, None] * (1 - chosen.sum(1)).T[:, None]
+        return Coefficients(read, everywhere, inside + passive)
 
 
 class SparseStreams(nn.Module):
@@ -33,17 +58,11 @@ class SparseStreams(nn.Module):
         batch, time, width = x.shape
         streams = self.expand(x.reshape(-1, width))
         for connection, sublayer in zip(self.connections, sublayers, strict=True):
-            read = connection.read_weights(streams)
-            active, gates = connection.route(streams)
-            index = mx.broadcast_to(active[:, :, None], (*active.shape, width))
-            write, mix = connection.active_coefficients(mx.take_along_axis(streams, index, axis=1))
-            write = gates.T * write
-            y = sublayer(contract(streams, read).reshape(batch, time, width)).reshape(-1, 1, width)
-            mixed = _mixed(mix, mx.take_along_axis(streams, index, axis=1))  # once more: the chosen are not kept
-            streams = mx.put_along_axis(streams, index, mixed + write.T[:, :, None] * y.astype(streams.dtype), axis=1)
-            del mixed
+            routes = connection.routes(streams)
+            y = sublayer(connection.read(streams, routes).reshape(batch, time, width))
+            streams = connection.write(streams, y.reshape(-1, width), routes)
             if observe is not None:
-                observe(_spread(read, write, mix, active), streams)
+                observe(routes.summary(), streams)
         reduced = streams.sum(1) if self._variant.reduce == "sum" else streams.mean(1)
         return reduced.reshape(batch, time, width)
 
@@ -65,6 +84,23 @@ class SparseConnection(nn.Module):
         self.bias = mx.zeros(shapes["bias"])
         self.weight = mx.zeros(shapes["weight"])
         self.scale = mx.zeros(shapes["scale"])
+
+    def routes(self, x: mx.array) -> Routes:
+        """Coefficients predicted from the streams x [N, S, C], always in float32."""
+        active, gates = self.route(x)
+        write, mix = self.active_coefficients(mx.take_along_axis(x, _index(active, x), axis=1))
+        return Routes(self.read_weights(x), active, gates.T * write, mix)
+
+    def read(self, x: mx.array, routes: Routes) -> mx.array:
+        """Input of the sublayer [N, C] from the streams [N, S, C]."""
+        return contract(x, routes.read)
+
+    def write(self, x: mx.array, y: mx.array, routes: Routes) -> mx.array:
+        """New streams [N, S, C] from the old ones and the sublayer's output y [N, C]."""
+        index = _index(routes.active, x)
+        mixed = _mixed(routes.mix, mx.take_along_axis(x, index, axis=1))  # once more: the chosen are not kept
+        new = mixed + routes.write.T[:, :, None] * y[:, None].astype(x.dtype)
+        return mx.put_along_axis(x, index, new.astype(x.dtype), axis=1)
 
     def read_weights(self, x: mx.array) -> mx.array:
         """H_pre [S, N] from all streams [N, S, C]."""
@@ -100,12 +136,6 @@ def _mixed(mix: mx.array | None, x: mx.array) -> mx.array:
     return x if mix is None else mix.transpose(2, 0, 1) @ x
 
 
-def _spread(read: mx.array, write: mx.array, mix: mx.array | None, active: mx.array) -> Coefficients:
-    """Coefficients over all streams: write [S, N] zero and mix [S, S, N] the identity where nothing is active."""
-    chosen = mx.eye(len(read))[active]  # [N, K, S]
-    everywhere = mx.einsum("nks,kn->sn", chosen, write)
-    if mix is None:
-        return Coefficients(read, everywhere, None)
-    inside = mx.einsum("nis,ijn,njr->srn", chosen, mix, chosen)
-    passive = mx.eye(len(read))[:, :, None] * (1 - chosen.sum(1)).T[:, None]
-    return Coefficients(read, everywhere, inside + passive)
+def _index(active: mx.array, x: mx.array) -> mx.array:
+    """Active streams [N, K] as an index [N, K, C] into streams."""
+    return mx.broadcast_to(active[:, :, None], (*active.shape, x.shape[2]))

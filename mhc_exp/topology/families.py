@@ -67,6 +67,11 @@ def wrapped(variant: Variant, depth: int) -> list[str]:
     return _optional(variant, "wrapped", [], depth)
 
 
+def state_shape(variant: Variant, width: int) -> tuple[int, int]:
+    """(S, W) of a state [*, S, W]: W is C, unless the wiring divides the width into segments."""
+    return streams_of(variant) or 1, width // getattr(variant, "fractions", 1)
+
+
 def aligned(variant: Variant) -> bool:
     """Whether all streams hold the same channels, so that their cosine means something; segments do not."""
     return _optional(variant, "aligned", True)
@@ -97,6 +102,11 @@ def mix_rows(variant: Variant, names: list[str]) -> list[tuple[str, slice]]:
 def equals_prenorm_at_step_0(variant: Variant) -> bool:
     """Whether the untrained model computes the pre-norm transformer's function (to rounding and norm eps)."""
     return FAMILIES[variant.family].equals_prenorm_at_step_0(variant)
+
+
+def preserves_the_function_at_step_0(variant: Variant) -> bool:
+    """Whether wrapping the branches of any residual network, norms and all, leaves its function as it is."""
+    return _optional(variant, "preserves_the_function_at_step_0", False)
 
 
 def body_scale(variant: Variant, depth: int) -> BodyScale:

@@ -49,14 +49,17 @@ def values(variant: Segments, width: int, depth: int, seed: int) -> dict[str, np
     """Initial float32 values of all parameters: arXiv:2503.14125 eq. 15, arXiv:2511.11238 eq. 11 and 12."""
     found = {}
     for index in range(2 * depth):
-        for name, shape in connection_shapes(variant, width).items():
-            if name == "bias":
-                value = _static(variant)
-            else:
-                constant = {"norm.weight": 1.0, "scale": variant.alpha}.get(name, 0.0)
-                value = np.full(shape, constant, np.float32)
-            found[f"topology.connections.{index}.{name}"] = value
-    return found | _ends(variant, width, seed)
+        found |= connection_values(variant, width, f"topology.connections.{index}.")
+    return found | end_values(variant, width, seed)
+
+
+def connection_values(variant: Segments, width: int, prefix: str) -> dict[str, np.ndarray]:
+    """Initial values of a connection, which are the same for all of them."""
+    constants = {"norm.weight": 1.0, "scale": variant.alpha}
+    return {
+        prefix + name: _static(variant) if name == "bias" else np.full(shape, constants.get(name, 0.0), np.float32)
+        for name, shape in connection_shapes(variant, width).items()
+    }
 
 
 def _static(variant: Segments) -> np.ndarray:
@@ -71,8 +74,10 @@ def _cyclic(variant: Segments) -> np.ndarray:
     return (np.arange(variant.fractions)[:, None] == np.arange(variant.segments) % variant.fractions).astype(float)
 
 
-def _ends(variant: Segments, width: int, seed: int) -> dict[str, np.ndarray]:
-    """The learned linear maps in and out: the first m segments start as the embedding and are the first read-out."""
+def end_values(variant: Segments, width: int, seed: int) -> dict[str, np.ndarray]:
+    """Initial values of the learned linear maps in and out: the first m segments start as the embedding and are the
+    first read-out.
+    """
     virtual, found = variant.segments * width // variant.fractions, {}
     if variant.expand == "linear":
         name = "topology.expand.weight"
@@ -123,6 +128,11 @@ def scale_entries(variant: Segments) -> dict[str, int | slice]:
     if variant.scale == "scalar":
         return {"read": 0, "write": 1, "mix": 0}
     return dict(zip(("read", "write", "mix"), rows(variant), strict=True))
+
+
+def preserves_the_function_at_step_0(variant: Segments) -> bool:
+    """Whether wrapping the branches of any residual network leaves its function as it is."""
+    return equals_prenorm_at_step_0(variant) and variant.reduce_norm == "none"
 
 
 def equals_prenorm_at_step_0(variant: Segments) -> bool:

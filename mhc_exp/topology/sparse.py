@@ -46,12 +46,14 @@ def values(variant: Sparse, width: int, depth: int, seed: int) -> dict[str, np.n
     """Initial float32 values of all parameters."""
     found: dict[str, np.ndarray] = {}
     for index in range(2 * depth):
-        found |= _connection(variant, width, index, f"topology.connections.{index}.", seed)
+        found |= connection_values(variant, width, index, f"topology.connections.{index}.", seed)
     return found | expansion_values(variant.expand, variant.streams, width, "topology.expand.", seed)
 
 
-def _connection(variant: Sparse, width: int, index: int, prefix: str, seed: int) -> dict[str, np.ndarray]:
-    """The preset's read over all streams, its write and mix over the active ones; the router is always random."""
+def connection_values(variant: Sparse, width: int, index: int, prefix: str, seed: int) -> dict[str, np.ndarray]:
+    """Initial values of connection `index`: the preset's read over all streams, its write and mix over the active ones;
+    the router is always random.
+    """
     preset, active = PRESETS[variant.init], variant.active
     mix = initial_logits(variant.mix, active, *preset.mix)
     static = {

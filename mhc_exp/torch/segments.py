@@ -117,7 +117,7 @@ class SegmentExpand(nn.Module):
         """[N, C] -> [N, S, W]."""
         with torch.autocast(x.device.type, enabled=False):
             if self.weight is not None:
-                return functional.linear(x, self.weight).view(len(x), -1, self.segment)
+                return functional.linear(x, self.weight.to(x.dtype)).view(len(x), -1, self.segment)
             return _repeat(x.view(len(x), -1, self.segment), self.variant.segments)
 
 
@@ -139,7 +139,7 @@ class SegmentReduce(nn.Module):
                 groups = x.reshape(len(x), -1, self.width)
                 x = (groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + NORM_EPS)).view_as(x)
             if self.weight is not None:
-                return functional.linear(x.flatten(1), self.weight)
+                return functional.linear(x.flatten(1), self.weight.to(x.dtype))
             return (self.fold.to(x.dtype) @ x).flatten(1)
 
 

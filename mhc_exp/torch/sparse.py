@@ -7,6 +7,7 @@ active streams and their gates [N, K], write [K, N], mix [K, K, N]. The specific
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,30 @@ from mhc_exp.topology.sparse import connection_shapes, mix_logits, routed
 from mhc_exp.torch.charts import chart
 from mhc_exp.torch.expansion import Expand
 from mhc_exp.torch.wiring import Coefficients, Observer, Sublayer, at_least_single, contract, projected
+
+
+class Routes(NamedTuple):
+    """Read [S, N], active streams [N, K], write [K, N] times their gates, and mix as applied [K, K, N] (None: the
+    identity).
+    """
+
+    read: Tensor
+    active: Tensor
+    write: Tensor
+    mix: Tensor | None
+
+    def summary(self) -> Coefficients:
+        """As streams report theirs: over all streams, write [S, N] zero and mix [S, S, N] the identity where nothing is
+        active.
+        """
+        read, active, write, mix = self
+        chosen = functional.one_hot(active, len(read)).to(write.dtype)  # [N, K, S]
+        everywhere = torch.einsum("nks,kn->sn", chosen, write)
+        if mix is None:
+            return Coefficients(read, everywhere, None)
+        inside = torch.einsum("nis,ijn,njr->srn", chosen, mix, chosen)
+        passive = torch.diag_embed(1 - chosen.sum(1)).permute(1, 2, 0)
+        return Coefficients(read, everywhere, inside + passive)
 
 
 class SparseStreams(nn.Module):
@@ -35,17 +60,11 @@ class SparseStreams(nn.Module):
         batch, time, width = x.shape
         streams = self.expand(x.reshape(-1, width))
         for connection, sublayer in zip(self.connections, sublayers, strict=True):
-            read = connection.read_weights(streams)
-            active, gates = connection.route(streams)
-            index = active.unsqueeze(2).expand(-1, -1, width)
-            write, mix = connection.active_coefficients(streams.gather(1, index))
-            write = gates.t() * write
-            y = sublayer(contract(streams, read).view(batch, time, width)).reshape(-1, 1, width)
-            mixed = _mixed(mix, streams.gather(1, index))  # once more: chosen streams are not kept beside all streams
-            streams = streams.scatter(1, index, mixed + write.t().unsqueeze(2) * y.to(streams.dtype))
-            del mixed
+            routes = connection.routes(streams)
+            y = sublayer(connection.read(streams, routes).view(batch, time, width))
+            streams = connection.write(streams, y.reshape(-1, width), routes)
             if observe is not None:
-                observe(_spread(read, write, mix, active), streams)
+                observe(routes.summary(), streams)
         reduced = streams.sum(1) if self.variant.reduce == "sum" else streams.mean(1)
         return reduced.view(batch, time, width)
 
@@ -67,6 +86,23 @@ class SparseConnection(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shapes["bias"]))
         self.weight = nn.Parameter(torch.zeros(shapes["weight"]))
         self.scale = nn.Parameter(torch.zeros(shapes["scale"]))
+
+    def routes(self, x: Tensor) -> Routes:
+        """Coefficients predicted from the streams x [N, S, C], always in float32."""
+        active, gates = self.route(x)
+        write, mix = self.active_coefficients(x.gather(1, _index(active, x)))
+        return Routes(self.read_weights(x), active, gates.t() * write, mix)
+
+    def read(self, x: Tensor, routes: Routes) -> Tensor:
+        """Input of the sublayer [N, C] from the streams [N, S, C]."""
+        return contract(x, routes.read)
+
+    def write(self, x: Tensor, y: Tensor, routes: Routes) -> Tensor:
+        """New streams [N, S, C] from the old ones and the sublayer's output y [N, C]."""
+        index = _index(routes.active, x)
+        mixed = _mixed(routes.mix, x.gather(1, index))  # once more: chosen streams are not kept beside all streams
+        new = mixed + routes.write.t().unsqueeze(2) * y.unsqueeze(1).to(x.dtype)
+        return x.scatter(1, index, new.to(x.dtype))
 
     def read_weights(self, x: Tensor) -> Tensor:
         """H_pre [S, N] from all streams [N, S, C]."""
@@ -110,12 +146,6 @@ def _mixed(mix: Tensor | None, x: Tensor) -> Tensor:
         return torch.bmm(mix.permute(2, 0, 1).contiguous().to(x.dtype), x)
 
 
-def _spread(read: Tensor, write: Tensor, mix: Tensor | None, active: Tensor) -> Coefficients:
-    """Coefficients over all streams: write [S, N] zero and mix [S, S, N] the identity where nothing is active."""
-    chosen = functional.one_hot(active, len(read)).to(write.dtype)  # [N, K, S]
-    everywhere = torch.einsum("nks,kn->sn", chosen, write)
-    if mix is None:
-        return Coefficients(read, everywhere, None)
-    inside = torch.einsum("nis,ijn,njr->srn", chosen, mix, chosen)
-    passive = torch.diag_embed(1 - chosen.sum(1)).permute(1, 2, 0)
-    return Coefficients(read, everywhere, inside + passive)
+def _index(active: Tensor, x: Tensor) -> Tensor:
+    """Active streams [N, K] as an index [N, K, C] into streams."""
+    return active.unsqueeze(2).expand(-1, -1, x.shape[2])

@@ -232,7 +232,9 @@ def test_keys_reach_every_choice_of_a_variant():
         (lambda: HyperConnection(nn.Identity(), WIDTH, variant="mch"), "did you mean 'mhc'"),
         (lambda: HyperConnection(nn.Identity(), WIDTH, variant="c_mhc"), "type layers="),
         (lambda: HyperConnection(nn.Identity(), WIDTH, variant="deepseek_v41"), "read_from='current'"),
-        (lambda: HyperConnection(nn.Identity(), WIDTH, variant="history"), "is no stream connection"),
+        (lambda: HyperConnection(nn.Identity(), WIDTH, variant="history"), "which HistoryConnection, MHCSequential"),
+        (lambda: HyperConnection(nn.Identity(), WIDTH, variant="gated_residual"), "in place of the norm"),
+        (lambda: HyperConnection(nn.Identity(), WIDTH, variant="attnres"), "has no connections that stand alone; type"),
         (lambda: HyperConnection(nn.Identity(), WIDTH, scale_output_init=True), "multiply your output projections"),
     ],
 )

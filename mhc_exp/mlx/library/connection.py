@@ -1,19 +1,23 @@
-"""One stream connection for any MLX model: the laboratory's, with its initial values and any leading axes.
+"""One connection for any MLX model: the laboratory's, with its initial values and any leading axes.
 
-Mirrors torch/library/connection.py. Axes: * any leading axes, N all of them together, S streams, C width.
+Mirrors torch/library/connection.py. `StreamConnection` is that of n streams, families.py has those of other families.
+Axes: * any leading axes, N all of them together, S streams, C width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 
-from mhc_exp.config.standalone import stream_variant
-from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.config.standalone import Standalone, stream_variant
+from mhc_exp.config.variants import Variant
 from mhc_exp.mlx import streams
 from mhc_exp.mlx.wiring import Coefficients, contract
+from mhc_exp.topology.families import state_shape
 from mhc_exp.topology.init import connection_values
 from mhc_exp.topology.layout import NORM_EPS, mixing_share
 
@@ -25,7 +29,8 @@ class Entered(NamedTuple):
 
     streams: mx.array
     """[N, S, C]"""
-    coefficients: Coefficients
+    found: Any
+    """What was predicted from them."""
 
 
 class SinglePrecision(nn.Module):
@@ -43,11 +48,72 @@ class SinglePrecision(nn.Module):
         super().__setitem__(key, value)
 
 
-class _LayerNorm(SinglePrecision, nn.LayerNorm):
-    """The norm of HC's connections."""
+class SingleLayerNorm(SinglePrecision, nn.LayerNorm):
+    """The norm of HC's and Frac-Connections' connections."""
 
 
-class StreamConnection(SinglePrecision, streams.HyperConnection):
+class Connection(SinglePrecision):
+    """What the library asks of a connection of any family: `read` before F, `write` after it.
+
+    Axes beyond those of this module: W width of a stream, C unless the wiring divides the width into segments.
+    """
+
+    _variant: Standalone
+    width: int
+    """C, of what F reads and returns."""
+    index: int
+
+    @property
+    def variant(self) -> Standalone:
+        return self._variant
+
+    @property
+    def state_shape(self) -> tuple[int, int]:
+        """(S, W)."""
+        return state_shape(self.variant, self.width)
+
+    def read(self, x: mx.array) -> tuple[mx.array, Entered]:
+        """What F reads [*, C] of the streams [*, S, W], and what `write` needs."""
+        expected = self.state_shape
+        if x.shape[-2:] != expected:
+            raise ValueError(
+                f"a connection of {expected[0]} streams of width {expected[1]} needs "
+                f"[*, {expected[0]}, {expected[1]}], got {list(x.shape)}; call {self._expanding()} once, before the "
+                "first connection"
+            )
+        u, entered = self._enter(x.reshape(-1, *expected))
+        return u.astype(x.dtype).reshape(*x.shape[:-2], self.width), entered
+
+    def write(self, entered: Entered, y: mx.array) -> mx.array:
+        """The new streams [*, S, W] from F's output y [*, C]."""
+        old = entered.streams
+        if y.shape[-1] != self.width or y.size != old.shape[0] * self.width:
+            raise ValueError(
+                f"a branch has to keep the shape of what it reads, [*, {self.width}] for {old.shape[0]} positions; "
+                f"it returned {list(y.shape)}. Wrap the part that keeps it, and reduce the streams before the rest"
+            )
+        new = self._leave(entered, y.reshape(-1, self.width))
+        return new.astype(old.dtype).reshape(*y.shape[:-1], *old.shape[1:])
+
+    def _expanding(self) -> str:
+        streams, width = self.state_shape
+        if width == self.width:
+            return f"expand_streams(x, {streams})"
+        return f"ExpandStreams({self.variant.name!r}, {self.width})(x)"
+
+    def _enter(self, x: mx.array) -> tuple[mx.array, Entered]:
+        """u [N, C] from [N, S, W]."""
+        raise NotImplementedError
+
+    def _leave(self, entered: Entered, y: mx.array) -> mx.array:
+        """New streams [N, S, W] from y [N, C]."""
+        raise NotImplementedError
+
+    def _load(self, values: Mapping[str, np.ndarray], prefix: str) -> None:
+        self.load_weights([(name.removeprefix(prefix), mx.array(value)) for name, value in values.items()])
+
+
+class StreamConnection(Connection, streams.HyperConnection):  # pyright: ignore[reportIncompatibleMethodOverride]
     """x' = H_res x + H_post^T F(H_pre x) in two halves, `read` before F and `write` after it, on [*, S, C].
 
     For a block that no `HyperConnection` fits around; variant and keys as there. Parameters are those of the
@@ -61,38 +127,16 @@ class StreamConnection(SinglePrecision, streams.HyperConnection):
         super().__init__(spec, width, mixing_share(spec.mix, count))
         self.width, self.index = width, index
         if "norm" in self:
-            self.norm = _LayerNorm(width, eps=NORM_EPS)
+            self.norm = SingleLayerNorm(width, eps=NORM_EPS)
         prefix = f"topology.connections.{index}."
-        values = connection_values(spec, width, index, prefix, seed)
-        self.load_weights([(name.removeprefix(prefix), mx.array(value)) for name, value in values.items()])
+        self._load(connection_values(spec, width, index, prefix, seed), prefix)
 
-    @property
-    def variant(self) -> Streams:
-        return self._variant
+    def _enter(self, x: mx.array) -> tuple[mx.array, Entered]:
+        found = self.coefficients(x)
+        return contract(x, found.read), Entered(x, found)
 
-    def read(self, x: mx.array) -> tuple[mx.array, Entered]:
-        """What F reads [*, C] of the streams [*, S, C], and what `write` needs."""
-        expected = (self.variant.streams, self.width)
-        if x.shape[-2:] != expected:
-            raise ValueError(
-                f"a connection of {expected[0]} streams of width {expected[1]} needs "
-                f"[*, {expected[0]}, {expected[1]}], got {list(x.shape)}; call expand_streams(x, {expected[0]}) once, "
-                "before the first connection"
-            )
-        flat, coefficients = x.reshape(-1, *expected), self.coefficients(x)
-        u = contract(flat, coefficients.read).astype(x.dtype)
-        return u.reshape(*x.shape[:-2], self.width), Entered(flat, coefficients)
-
-    def write(self, entered: Entered, y: mx.array) -> mx.array:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The new streams [*, S, C] from F's output y [*, C]."""
-        old, coefficients = entered
-        if y.shape[-1] != self.width or y.size != old.shape[0] * self.width:
-            raise ValueError(
-                f"a branch has to keep the shape of what it reads, [*, {self.width}] for {old.shape[0]} positions; "
-                f"it returned {list(y.shape)}. Wrap the part that keeps it, and reduce the streams before the rest"
-            )
-        new = super().write(old, y.reshape(-1, self.width), coefficients)
-        return new.astype(old.dtype).reshape(*y.shape[:-1], *old.shape[1:])
+    def _leave(self, entered: Entered, y: mx.array) -> mx.array:
+        return streams.HyperConnection.write(self, entered.streams, y, entered.found)
 
     def coefficients(self, x: mx.array, known: Coefficients | None = None) -> Coefficients:
         """H_pre and H_post [S, N], H_res as applied [S, S, N] (None: the identity) for streams [*, S, C]; N = 1 if

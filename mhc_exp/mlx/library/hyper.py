@@ -12,14 +12,17 @@ from typing import Any, Literal
 import mlx.core as mx
 from mlx import nn
 
-from mhc_exp.config.standalone import stream_variant
-from mhc_exp.config.variants import Variant
+from mhc_exp.config.standalone import check_width, connection_variant
+from mhc_exp.config.variants import Segments, Variant
 from mhc_exp.mlx.expansion import Expand
-from mhc_exp.mlx.library.connection import StreamConnection
+from mhc_exp.mlx.library.families import connect
 from mhc_exp.mlx.library.recomputation import recomputed, refuse_what_cannot_be_recomputed
+from mhc_exp.mlx.segments import SegmentExpand, SegmentReduce
 from mhc_exp.mlx.streams import Readout
 from mhc_exp.topology.expansion import expansion_values
+from mhc_exp.topology.families import streams_of
 from mhc_exp.topology.init import readout_values
+from mhc_exp.topology.segments import end_values
 
 
 def expand_streams(x: mx.array, streams: int = 4) -> mx.array:
@@ -40,9 +43,10 @@ class HyperConnection(nn.Module):
     `branch` maps [*, C] to [*, C], or to a tuple that begins with it; it should hold its own norm and no residual.
     Further arguments go to it as they are; the rest of a tuple comes back as it is.
 
-    - `variant`: a name of docs/variants.md whose family is `streams`, and any of its keys: `streams=2`,
-      `init="uniform"`, `coefficients="static"`, `mix={"chart": "cayley"}`, or dotted in
-      `options={"mix.chart": "cayley"}`.
+    - `variant`: a name of docs/variants.md whose connections stand alone (family `streams`, `segments`, `sparse`), and
+      any of its keys: `streams=2`, `init="uniform"`, `coefficients="static"`, `mix={"chart": "cayley"}`, or dotted in
+      `options={"mix.chart": "cayley"}`. Segments are named by `segments` and `fractions` instead of `streams`, and a
+      state of theirs is [*, S, W] with W = C / fractions (`ExpandStreams`, `ReduceStreams`).
     - `layer_index` counts the connections of a model from 0: initial values differ so that streams come apart.
     - `layers`, how many there are, is needed by a variant with a mixing budget (`c_mhc`).
     - `checkpoint=True` computes connection and branch again in the backward pass instead of keeping what they need;
@@ -65,11 +69,11 @@ class HyperConnection(nn.Module):
         **keys: Any,
     ):
         super().__init__()
-        spec = stream_variant(variant, streams, layers, dict(options or {}) | keys)
+        spec = connection_variant(variant, streams, layers, dict(options or {}) | keys)
         if checkpoint:
             refuse_what_cannot_be_recomputed(branch)
         self.branch = branch
-        self.connection = StreamConnection(spec, width, layer_index, layers or 1, seed=seed)
+        self.connection = connect(spec, width, layer_index, layers or 1, seed=seed)
         self.checkpoint = checkpoint
 
     def __call__(self, streams: mx.array, *args: Any, **kwargs: Any) -> Any:
@@ -86,7 +90,7 @@ class HyperConnection(nn.Module):
 
     def _extra_repr(self) -> str:
         spec = self.connection.variant
-        return f"variant={spec.name}, streams={spec.streams}, layer_index={self.connection.index}"
+        return f"variant={spec.name}, streams={streams_of(spec)}, layer_index={self.connection.index}"
 
 
 class HyperConnection2d(HyperConnection):
@@ -109,9 +113,15 @@ class ExpandStreams(nn.Module):
 
     def __init__(self, variant: str | Variant, width: int, seed: int = 0, **keys: Any):
         super().__init__()
-        spec = stream_variant(variant, None, 1, keys)
-        self.expand = Expand(spec.expand, spec.streams, width)
-        _load(self.expand, expansion_values(spec.expand, spec.streams, width, "topology.expand.", seed))
+        spec = connection_variant(variant, None, 1, keys)
+        check_width(spec, width)
+        if isinstance(spec, Segments):
+            self.expand = SegmentExpand(spec, width)
+            values = end_values(spec, width, seed)
+        else:
+            self.expand = Expand(spec.expand, spec.streams, width)
+            values = expansion_values(spec.expand, spec.streams, width, "topology.expand.", seed)
+        _load(self.expand, "topology.expand.", values)
 
     def __call__(self, x: mx.array) -> mx.array:
         """[*, C] -> [*, S, C]."""
@@ -127,17 +137,21 @@ class ReduceStreams(nn.Module):
 
     def __init__(self, variant: str | Variant, width: int, **keys: Any):
         super().__init__()
-        spec = stream_variant(variant, None, 1, keys)
+        spec = connection_variant(variant, None, 1, keys)
+        check_width(spec, width)
         self.how = spec.reduce
-        if spec.reduce == "head":
+        if isinstance(spec, Segments):
+            self.readout = SegmentReduce(spec, width)
+            _load(self.readout, "topology.reduce.", end_values(spec, width, 0))
+        elif spec.reduce == "head":
             self.readout = Readout(spec, width)
-            _load(self.readout, readout_values(spec, width, "topology.readout."))
+            _load(self.readout, "topology.readout.", readout_values(spec, width, "topology.readout."))
 
     def __call__(self, x: mx.array) -> mx.array:
         """[*, S, C] -> [*, C]."""
-        if self.how != "head":
+        if "readout" not in self:
             return reduce_streams(x, self.how)  # type: ignore[arg-type]
-        return self.readout(x.reshape(-1, *x.shape[-2:])).astype(x.dtype).reshape(*x.shape[:-2], x.shape[-1])
+        return self.readout(x.reshape(-1, *x.shape[-2:])).astype(x.dtype).reshape(*x.shape[:-2], -1)
 
 
 class HyperSequential(nn.Module):
@@ -161,7 +175,7 @@ class HyperSequential(nn.Module):
     ):
         super().__init__()
         modules = list(branches)
-        spec = stream_variant(variant, streams, len(modules), dict(options or {}) | keys)
+        spec = connection_variant(variant, streams, len(modules), dict(options or {}) | keys)
         self.expand = ExpandStreams(spec, width, seed)
         self.connections = [
             HyperConnection(module, width, None, spec, index, len(modules), checkpoint=checkpoint, seed=seed)
@@ -180,5 +194,6 @@ def as_tuple(output: Any) -> tuple[Any, ...]:
     return output if isinstance(output, tuple) else (output,)
 
 
-def _load(module: nn.Module, values: Mapping[str, Any]) -> None:
-    module.load_weights([(name.rpartition(".")[2], mx.array(value)) for name, value in values.items()])
+def _load(module: nn.Module, prefix: str, values: Mapping[str, Any]) -> None:
+    own = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    module.load_weights([(name, mx.array(value)) for name, value in own.items()])

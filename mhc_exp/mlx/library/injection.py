@@ -15,14 +15,14 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from mhc_exp.config.standalone import injected_variant
-from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.config.standalone import Standalone, injected_variant
+from mhc_exp.config.variants import Variant
 from mhc_exp.mlx.library.adapters import ADAPTERS, Adapter, CannotInject, adapter_of, width_of
-from mhc_exp.mlx.library.connection import StreamConnection
+from mhc_exp.mlx.library.families import connect
 from mhc_exp.mlx.library.hyper import ExpandStreams, ReduceStreams
 from mhc_exp.mlx.library.modules import connections, freeze_body, in_evaluation, named_modules
 from mhc_exp.mlx.library.splitting import MultiStream, join, split
-from mhc_exp.topology.streams import preserves_the_function_at_step_0
+from mhc_exp.topology.families import preserves_the_function_at_step_0
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -43,8 +43,8 @@ def inject(
     """Give `model` several streams, in place; the same model comes back.
 
     Unless `variant` comes with keys of its own for them, streams are averaged at the end (`reduce="mean"`) and start as
-    `init="preserving"` where the variant's gates are sigmoids: the model's function is what it was (to rounding).
-    `preserves(model)` says whether that holds.
+    `init="preserving"` where the variant's gates are sigmoids, and segments end without a norm (`reduce_norm="none"`):
+    the model's function is what it was (to rounding). `preserves(model)` says whether that holds.
 
     - `train="connections"` freezes everything else.
     - `adapters` come before mhc_exp.mlx.library.adapters.ADAPTERS; `width` where a block does not tell.
@@ -152,16 +152,14 @@ def _full_name(module: nn.Module) -> str:
     return kind.__name__ if kind.__module__.startswith("mlx.nn.") else f"{kind.__module__}.{kind.__name__}"
 
 
-def _inject_run(run: Run, spec: Streams, index: int, count: int, width: int | None, seed: int) -> int:
+def _inject_run(run: Run, spec: Standalone, index: int, count: int, width: int | None, seed: int) -> int:
     """Split the blocks of a run; the index of the next connection."""
     for place, (block, adapter) in enumerate(run):
         own = width or width_of(block, adapter)
         if own is None:
             raise CannotInject(f"{type(block).__name__} does not tell its width; type inject(..., width=<C>)")
-        branches = () if spec.site == "block" else adapter.branches
-        built = [
-            StreamConnection(spec, own, index + offset, count, seed=seed) for offset in range(max(1, len(branches)))
-        ]
+        branches = () if getattr(spec, "site", "sublayer") == "block" else adapter.branches
+        built = [connect(spec, own, index + offset, count, seed=seed) for offset in range(max(1, len(branches)))]
         expand = ExpandStreams(spec, own, seed) if place == 0 else None
         reduce = ReduceStreams(spec, own) if place == len(run) - 1 else None
         split(block, adapter, branches, built, expand, reduce)

@@ -10,11 +10,11 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from mhc_exp.mlx.library.connection import StreamConnection
+from mhc_exp.mlx.library.connection import Connection
 from mhc_exp.mlx.library.hyper import ExpandStreams, ReduceStreams
 
 Model = TypeVar("Model", bound=nn.Module)
-OWN = (StreamConnection, ExpandStreams, ReduceStreams)
+OWN = (Connection, ExpandStreams, ReduceStreams)
 
 
 def named_modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -25,9 +25,9 @@ def named_modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.
             yield from named_modules(child, f"{prefix}.{name}" if prefix else name)
 
 
-def connections(model: nn.Module) -> list[StreamConnection]:
+def connections(model: nn.Module) -> list[Connection]:
     """All stream connections of a model, in order; injected or built."""
-    found = [module for _, module in named_modules(model) if isinstance(module, StreamConnection)]
+    found = [module for _, module in named_modules(model) if isinstance(module, Connection)]
     return list({id(one): one for one in found}.values())
 
 

@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mhc_exp.mlx.library.adapters import Adapter, Branch, CannotInject, why_not_called
-from mhc_exp.mlx.library.connection import Entered, StreamConnection
+from mhc_exp.mlx.library.connection import Connection, Entered
 from mhc_exp.mlx.library.hyper import ExpandStreams, ReduceStreams
 
 PARTS = ("hyper_connections", "hyper_expand", "hyper_reduce")
@@ -42,7 +42,7 @@ class Seams:
 class Call:
     """What one call of a block knows: its streams, and which connection has read and waits to write."""
 
-    def __init__(self, seams: Seams, connections: Sequence[StreamConnection], streams: mx.array):
+    def __init__(self, seams: Seams, connections: Sequence[Connection], streams: mx.array):
         self.seams, self.connections, self.streams = seams, connections, streams
         self.reading: tuple[int, Entered] | None = None
         self.written = 0
@@ -117,7 +117,7 @@ class MultiStream:
             raise CannotInject(reason)
         seams, shape = call.seams, call.streams.shape
         whole = not seams.begins
-        carrier = call.read(0) if whole else mx.zeros((*shape[:-2], shape[-1]), call.streams.dtype)
+        carrier = call.read(0) if whole else mx.zeros((*shape[:-2], call.connections[0].width), call.streams.dtype)
         args, kwargs = ((carrier, *args[1:]), kwargs) if args else (args, {**kwargs, seams.state: carrier})
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         if whole:
@@ -142,7 +142,7 @@ def split(
     block: nn.Module,
     adapter: Adapter,
     branches: Sequence[Branch],
-    connections: Sequence[StreamConnection],
+    connections: Sequence[Connection],
     expand: ExpandStreams | None,
     reduce: ReduceStreams | None,
 ) -> None:

@@ -1,19 +1,22 @@
-"""One stream connection for any model: the laboratory's, with its initial values, its tiers and any leading axes.
+"""One connection for any model: the laboratory's, with its initial values, its tiers and any leading axes.
 
-Axes: * any leading axes, N all of them together, S streams, C width.
+`StreamConnection` is that of n streams, families.py has those of other families. Axes: * any leading axes, N all of
+them together, S streams, C width.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mhc_exp.config.standalone import stream_variant
+from mhc_exp.config.standalone import Standalone, stream_variant
 from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.topology.families import state_shape
 from mhc_exp.topology.init import connection_values
 from mhc_exp.topology.layout import mixing_share
 from mhc_exp.torch import streams
@@ -31,22 +34,96 @@ EAGER = Eager()
 class Entered(NamedTuple):
     """What a connection that has read still needs to write."""
 
-    tier: Eager
     streams: Tensor
     """[N, S, C]"""
-    coefficients: Coefficients
+    found: Any
+    """What was predicted from them."""
 
 
-class StreamConnection(streams.HyperConnection):
+class Connection(nn.Module):
+    """What the library asks of a connection of any family: `read` before F, `write` after it.
+
+    Axes beyond those of this module: W width of a stream, C unless the wiring divides the width into segments.
+    Parameters stay float32 when the model is cast to a half precision: rounded coefficients are not doubly stochastic.
+    """
+
+    variant: Standalone
+    width: int
+    """C, of what F reads and returns."""
+    index: int
+    observe: Observer | None = None
+    """Called after every `write`; mhc_exp.torch.library.watch sets it for a step."""
+
+    def read(self, x: Tensor) -> tuple[Tensor, Entered]:
+        """What F reads [*, C] of the streams [*, S, W], and what `write` needs."""
+        expected = self.state_shape
+        if x.shape[-2:] != expected:
+            raise ValueError(
+                f"a connection of {expected[0]} streams of width {expected[1]} needs "
+                f"[*, {expected[0]}, {expected[1]}], got {list(x.shape)}; call {self._expanding()} once, before the "
+                "first connection"
+            )
+        u, entered = self._enter(x.reshape(-1, *expected))
+        return u.to(x.dtype).view(*x.shape[:-2], self.width), entered
+
+    def write(self, entered: Entered, y: Tensor) -> Tensor:
+        """The new streams [*, S, W] from F's output y [*, C]."""
+        old = entered.streams
+        if y.shape[-1] != self.width or y.numel() != old.shape[0] * self.width:
+            raise ValueError(
+                f"a branch has to keep the shape of what it reads, [*, {self.width}] for {old.shape[0]} positions; "
+                f"it returned {list(y.shape)}. Wrap the part that keeps it, and reduce the streams before the rest"
+            )
+        new = self._leave(entered, y.reshape(-1, self.width))
+        if self.observe is not None:
+            self.observe(self._seen(entered), new)
+        return new.view(*y.shape[:-1], *old.shape[1:])
+
+    @property
+    def state_shape(self) -> tuple[int, int]:
+        """(S, W)."""
+        return state_shape(self.variant, self.width)
+
+    def _expanding(self) -> str:
+        streams, width = self.state_shape
+        if width == self.width:
+            return f"expand_streams(x, {streams})"
+        return f"ExpandStreams({self.variant.name!r}, {self.width})(x)"
+
+    def _enter(self, x: Tensor) -> tuple[Tensor, Entered]:
+        """u [N, C] from [N, S, W]."""
+        raise NotImplementedError
+
+    def _leave(self, entered: Entered, y: Tensor) -> Tensor:
+        """New streams [N, S, W] from y [N, C]."""
+        raise NotImplementedError
+
+    def _seen(self, entered: Entered) -> Coefficients:
+        """What an observer is told."""
+        raise NotImplementedError
+
+    def _load(self, values: Mapping[str, np.ndarray], prefix: str) -> None:
+        self.load_state_dict({name.removeprefix(prefix): torch.from_numpy(value) for name, value in values.items()})
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
+        """Moves as asked; casts to float64, never to half precision."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            if result.dtype in (torch.float16, torch.bfloat16):
+                return tensor.to(result.device)
+            return result
+
+        return super()._apply(moved, recurse)
+
+
+class StreamConnection(Connection, streams.HyperConnection):
     """x' = H_res x + H_post^T F(H_pre x) in two halves, `read` before F and `write` after it, on [*, S, C].
 
     For a block that no `HyperConnection` fits around; variant and keys as there. Parameters are those of the
     laboratory's connection number `index` of `count`, with its initial values. They stay float32 when the model is cast
     to a half precision: rounded coefficients are not doubly stochastic.
     """
-
-    observe: Observer | None = None
-    """Called after every `write`; mhc_exp.torch.library.watch sets it for a step."""
 
     def __init__(
         self,
@@ -63,35 +140,19 @@ class StreamConnection(streams.HyperConnection):
         super().__init__(spec, width, mixing_share(spec.mix, count))
         self.width, self.index, self.kernels = width, index, kernels
         prefix = f"topology.connections.{index}."
-        values = connection_values(spec, width, index, prefix, seed)
-        self.load_state_dict({name.removeprefix(prefix): torch.from_numpy(value) for name, value in values.items()})
+        self._load(connection_values(spec, width, index, prefix, seed), prefix)
 
-    def read(self, x: Tensor) -> tuple[Tensor, Entered]:
-        """What F reads [*, C] of the streams [*, S, C], and what `write` needs."""
-        expected = (self.variant.streams, self.width)
-        if x.shape[-2:] != expected:
-            raise ValueError(
-                f"a connection of {expected[0]} streams of width {expected[1]} needs "
-                f"[*, {expected[0]}, {expected[1]}], got {list(x.shape)}; call expand_streams(x, {expected[0]}) once, "
-                "before the first connection"
-            )
+    def _enter(self, x: Tensor) -> tuple[Tensor, Entered]:
         tier = self.tier(x)
-        flat = x.reshape(-1, *expected)
-        coefficients, u, flat = tier.enter(self, flat, tier.prepare([self])[0])
-        return u.to(x.dtype).view(*x.shape[:-2], self.width), Entered(tier, flat, coefficients)
+        coefficients, u, flat = tier.enter(self, x, tier.prepare([self])[0])
+        return u, Entered(flat, (tier, coefficients))
 
-    def write(self, entered: Entered, y: Tensor) -> Tensor:
-        """The new streams [*, S, C] from F's output y [*, C]."""
-        tier, old, coefficients = entered
-        if y.shape[-1] != self.width or y.numel() != old.shape[0] * self.width:
-            raise ValueError(
-                f"a branch has to keep the shape of what it reads, [*, {self.width}] for {old.shape[0]} positions; "
-                f"it returned {list(y.shape)}. Wrap the part that keeps it, and reduce the streams before the rest"
-            )
-        new = tier.write(old, y.reshape(-1, self.width), coefficients)
-        if self.observe is not None:
-            self.observe(coefficients, new)
-        return new.view(*y.shape[:-1], *old.shape[1:])
+    def _leave(self, entered: Entered, y: Tensor) -> Tensor:
+        tier, coefficients = entered.found
+        return tier.write(entered.streams, y, coefficients)
+
+    def _seen(self, entered: Entered) -> Coefficients:
+        return entered.found[1]
 
     def coefficients(self, x: Tensor) -> Coefficients:
         """H_pre and H_post [S, N], H_res as applied [S, S, N] (None: the identity) for streams [*, S, C]; N = 1 if
@@ -110,17 +171,6 @@ class StreamConnection(streams.HyperConnection):
         if tier is None and self.kernels == "native":
             raise Unavailable(f"kernels='native' cannot be had here: {why_not}; type kernels='auto'")
         return tier or EAGER
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
-        """Moves as asked; casts to float64, never to half precision."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            result = fn(tensor)
-            if result.dtype in (torch.float16, torch.bfloat16):
-                return tensor.to(result.device)
-            return result
-
-        return super()._apply(moved, recurse)
 
 
 @functools.cache

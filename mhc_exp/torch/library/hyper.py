@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from mhc_exp.config.standalone import stream_variant
-from mhc_exp.config.variants import Variant
+from mhc_exp.config.standalone import check_width, connection_variant
+from mhc_exp.config.variants import Segments, Variant
 from mhc_exp.topology.expansion import expansion_values
+from mhc_exp.topology.families import streams_of
 from mhc_exp.topology.init import readout_values
+from mhc_exp.topology.segments import end_values
 from mhc_exp.torch.expansion import Expand
-from mhc_exp.torch.library.connection import Kernels, StreamConnection
+from mhc_exp.torch.library.connection import Kernels
+from mhc_exp.torch.library.families import connect
+from mhc_exp.torch.segments import SegmentExpand, SegmentReduce
 from mhc_exp.torch.streams import Readout
 
 
@@ -41,9 +45,10 @@ class HyperConnection(nn.Module):
     `branch` maps [*, C] to [*, C], or to a tuple that begins with it; it should hold its own norm and no residual.
     Further arguments go to it as they are; the rest of a tuple comes back as it is.
 
-    - `variant`: a name of docs/variants.md whose family is `streams`, and any of its keys: `streams=2`,
-      `init="uniform"`, `coefficients="static"`, `mix={"chart": "cayley"}`, or dotted in
-      `options={"mix.chart": "cayley"}`.
+    - `variant`: a name of docs/variants.md whose connections stand alone (family `streams`, `segments`, `sparse`), and
+      any of its keys: `streams=2`, `init="uniform"`, `coefficients="static"`, `mix={"chart": "cayley"}`, or dotted in
+      `options={"mix.chart": "cayley"}`. Segments are named by `segments` and `fractions` instead of `streams`, and a
+      state of theirs is [*, S, W] with W = C / fractions (`ExpandStreams`, `ReduceStreams`).
     - `layer_index` counts the connections of a model from 0: initial values differ so that streams come apart.
     - `layers`, how many there are, is needed by a variant with a mixing budget (`c_mhc`).
     - `channel_dim=1` for a branch on [B, C, H, W].
@@ -69,9 +74,9 @@ class HyperConnection(nn.Module):
         **keys: Any,
     ):
         super().__init__()
-        spec = stream_variant(variant, streams, layers, dict(options or {}) | keys)
+        spec = connection_variant(variant, streams, layers, dict(options or {}) | keys)
         self.branch = branch
-        self.connection = StreamConnection(spec, width, layer_index, layers or 1, seed=seed, kernels=kernels)
+        self.connection = connect(spec, width, layer_index, layers or 1, seed=seed, kernels=kernels)
         self.channel_dim, self.checkpoint = channel_dim, checkpoint
 
     def forward(self, streams: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -88,7 +93,7 @@ class HyperConnection(nn.Module):
 
     def extra_repr(self) -> str:
         spec = self.connection.variant
-        return f"variant={spec.name}, streams={spec.streams}, layer_index={self.connection.index}"
+        return f"variant={spec.name}, streams={streams_of(spec)}, layer_index={self.connection.index}"
 
 
 class HyperConnection2d(HyperConnection):
@@ -107,9 +112,15 @@ class ExpandStreams(nn.Module):
     def __init__(self, variant: str | Variant, width: int, channel_dim: int = -1, seed: int = 0, **keys: Any):
         super().__init__()
         self.channel_dim = channel_dim
-        spec = stream_variant(variant, None, 1, keys)
-        self.expand = Expand(spec.expand, spec.streams, width)
-        _load(self.expand, expansion_values(spec.expand, spec.streams, width, "topology.expand.", seed))
+        spec = connection_variant(variant, None, 1, keys)
+        check_width(spec, width)
+        if isinstance(spec, Segments):
+            self.expand = SegmentExpand(spec, width)
+            values = end_values(spec, width, seed)
+        else:
+            self.expand = Expand(spec.expand, spec.streams, width)
+            values = expansion_values(spec.expand, spec.streams, width, "topology.expand.", seed)
+        _load(self.expand, "topology.expand.", values)
 
     def forward(self, x: Tensor) -> Tensor:
         """[*, C] -> [*, S, C]."""
@@ -125,17 +136,24 @@ class ReduceStreams(nn.Module):
 
     def __init__(self, variant: str | Variant, width: int, channel_dim: int = -1, **keys: Any):
         super().__init__()
-        spec = stream_variant(variant, None, 1, keys)
+        spec = connection_variant(variant, None, 1, keys)
+        check_width(spec, width)
         self.how, self.channel_dim = spec.reduce, channel_dim
-        if spec.reduce == "head":
+        if isinstance(spec, Segments):
+            self.readout = SegmentReduce(spec, width)
+            _load(self.readout, "topology.reduce.", end_values(spec, width, 0))
+        elif spec.reduce == "head":
             self.readout = Readout(spec, width)
-            _load(self.readout, readout_values(spec, width, "topology.readout."))
+            _load(self.readout, "topology.readout.", readout_values(spec, width, "topology.readout."))
+        else:
+            self.readout = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[*, S, C] -> [*, C]."""
-        if self.how != "head":
+        if self.readout is None:
             return reduce_streams(x, self.how, self.channel_dim)  # type: ignore[arg-type]
-        return self.readout(x.flatten(0, -3)).to(x.dtype).unflatten(0, x.shape[:-2]).movedim(-1, self.channel_dim)
+        reduced = self.readout(x.reshape(-1, *x.shape[-2:])).to(x.dtype)
+        return reduced.view(*x.shape[:-2], -1).movedim(-1, self.channel_dim)
 
 
 class HyperSequential(nn.Module):
@@ -160,7 +178,7 @@ class HyperSequential(nn.Module):
         super().__init__()
         own = {name: keys.pop(name) for name in ("checkpoint", "kernels") if name in keys}
         modules = list(branches)
-        spec = stream_variant(variant, streams, len(modules), dict(options or {}) | keys)
+        spec = connection_variant(variant, streams, len(modules), dict(options or {}) | keys)
         shared = {"channel_dim": channel_dim, "seed": seed, **own}
         self.expand = ExpandStreams(spec, width, channel_dim, seed)
         self.connections = nn.ModuleList(
@@ -180,5 +198,6 @@ def _as_tuple(output: Any) -> tuple[Any, ...]:
     return output if isinstance(output, tuple) else (output,)
 
 
-def _load(module: nn.Module, values: Mapping[str, Any]) -> None:
-    module.load_state_dict({name.rpartition(".")[2]: torch.from_numpy(value) for name, value in values.items()})
+def _load(module: nn.Module, prefix: str, values: Mapping[str, Any]) -> None:
+    own = {name.removeprefix(prefix): torch.from_numpy(one) for name, one in values.items() if name.startswith(prefix)}
+    module.load_state_dict(own)

@@ -14,11 +14,12 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from mhc_exp.config.standalone import injected_variant
-from mhc_exp.config.variants import Streams, Variant
-from mhc_exp.topology.streams import preserves_the_function_at_step_0
+from mhc_exp.config.standalone import Standalone, injected_variant
+from mhc_exp.config.variants import Variant
+from mhc_exp.topology.families import preserves_the_function_at_step_0
 from mhc_exp.torch.library.adapters import ADAPTERS, Adapter, CannotInject, adapter_of, width_of
-from mhc_exp.torch.library.connection import Kernels, StreamConnection
+from mhc_exp.torch.library.connection import Connection, Kernels
+from mhc_exp.torch.library.families import connect
 from mhc_exp.torch.library.hyper import ExpandStreams, ReduceStreams
 from mhc_exp.torch.library.splitting import MultiStream, join, split
 
@@ -42,8 +43,8 @@ def inject(
     """Give `model` several streams, in place; the same model comes back.
 
     Unless `variant` comes with keys of its own for them, streams are averaged at the end (`reduce="mean"`) and start as
-    `init="preserving"` where the variant's gates are sigmoids: the model's function is what it was (to rounding).
-    `preserves(model)` says whether that holds.
+    `init="preserving"` where the variant's gates are sigmoids, and segments end without a norm (`reduce_norm="none"`):
+    the model's function is what it was (to rounding). `preserves(model)` says whether that holds.
 
     - `train="connections"` freezes everything else.
     - `adapters` come before mhc_exp.torch.library.adapters.ADAPTERS; `width` where a block does not tell.
@@ -99,14 +100,14 @@ def injected_blocks(model: nn.Module) -> list[MultiStream]:
     return [module for module in model.modules() if isinstance(module, MultiStream)]
 
 
-def connections(model: nn.Module) -> list[StreamConnection]:
+def connections(model: nn.Module) -> list[Connection]:
     """All stream connections of a model, in order; injected or built."""
-    return [module for module in model.modules() if isinstance(module, StreamConnection)]
+    return [module for module in model.modules() if isinstance(module, Connection)]
 
 
 def connection_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Parameters of all connections, expansions and read-outs."""
-    kinds = (StreamConnection, ExpandStreams, ReduceStreams)
+    kinds = (Connection, ExpandStreams, ReduceStreams)
     found = [p for module in model.modules() if isinstance(module, kinds) for p in module.parameters()]
     return list(dict.fromkeys(found))
 
@@ -181,20 +182,23 @@ def _refuse(model: nn.Module, runs: list[Run]) -> None:
                 raise CannotInject(reason)
 
 
-def _inject_run(run: Run, spec: Streams, index: int, count: int, width: int | None, kernels: Kernels, seed: int) -> int:
+def _inject_run(
+    run: Run, spec: Standalone, index: int, count: int, width: int | None, kernels: Kernels, seed: int
+) -> int:
     """Split the blocks of a run; the index of the next connection."""
     for place, (block, adapter) in enumerate(run):
         own = width or width_of(block, adapter)
         if own is None:
             raise CannotInject(f"{type(block).__name__} does not tell its width; type inject(..., width=<C>)")
-        branches = [one for one in adapter.branches if one.present(block)]
+        whole = getattr(spec, "site", "sublayer") == "block"
+        branches = [] if whole else [one for one in adapter.branches if one.present(block)]
         built = [
-            StreamConnection(spec, own, index + offset, count, seed=seed, kernels=kernels)
-            for offset in range(1 if spec.site == "block" else len(branches))
+            connect(spec, own, index + offset, count, seed=seed, kernels=kernels)
+            for offset in range(max(1, len(branches)))
         ]
         expand = ExpandStreams(spec, own, adapter.channel_dim, seed) if place == 0 else None
         reduce = ReduceStreams(spec, own, adapter.channel_dim) if place == len(run) - 1 else None
-        split(block, adapter, [] if spec.site == "block" else branches, built, expand, reduce)
+        split(block, adapter, branches, built, expand, reduce)
         index += len(built)
     return index
 

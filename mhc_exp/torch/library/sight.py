@@ -17,7 +17,7 @@ from mhc_exp.topology import learning, watched
 from mhc_exp.topology.diagnosis import Diagnosis, HistoryDiagnosis, summarise
 from mhc_exp.topology.history.reads import Read
 from mhc_exp.torch.diagnosis import gram, host, streams_diagnosis
-from mhc_exp.torch.library.connection import StreamConnection
+from mhc_exp.torch.library.connection import Connection
 from mhc_exp.torch.library.history import HistoryConnection
 from mhc_exp.torch.library.stacks import Stack
 from mhc_exp.torch.wiring import Coefficients
@@ -112,7 +112,7 @@ class Sight:
 
     def _streams_diagnosis(self, ran: list[int]) -> Diagnosis:
         first = self.stack.connections[0]
-        assert isinstance(first, StreamConnection)
+        assert isinstance(first, Connection)
         seen = [self.seen[index] for index in ran]
         pairs = [(one.coefficients, one.gram) for one in seen if one.coefficients is not None and one.gram is not None]
         mixes = [one.mix_gradient for one in seen if one.mix_gradient is not None]
@@ -137,7 +137,7 @@ class Sight:
         for place, index in enumerate(ran):
             one = self.stack.connections[index]
             for name, parameter in one.named_parameters():
-                if isinstance(one, StreamConnection) or not name.startswith("branch."):
+                if isinstance(one, Connection) or not name.startswith("branch."):
                     own[learning.CONNECTION.format(place) + name] = parameter
         if not self.differentiated:
             return own, {}

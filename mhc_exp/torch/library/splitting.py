@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mhc_exp.torch.library.adapters import Adapter, Branch, CannotInject
-from mhc_exp.torch.library.connection import Entered, StreamConnection
+from mhc_exp.torch.library.connection import Connection, Entered
 from mhc_exp.torch.library.hyper import ExpandStreams, ReduceStreams
 
 PARTS = ("hyper_connections", "hyper_expand", "hyper_reduce")
@@ -34,9 +34,9 @@ class Frame:
         """How many branches run in every call; a decoder without an encoder leaves its cross attention out."""
         self.streams: Tensor | None = None
         self.written = 0
-        self.reading: tuple[StreamConnection, Entered] | None = None
+        self.reading: tuple[Connection, Entered] | None = None
 
-    def read(self, connection: StreamConnection) -> Tensor:
+    def read(self, connection: Connection) -> Tensor:
         if self.streams is None:
             raise RuntimeError("a branch of an injected block was called on its own; call the block")
         u, entered = connection.read(self.streams)
@@ -53,7 +53,7 @@ class Frame:
 class Begin:
     """Hook before the submodule where branches begin: it gets what the connection reads."""
 
-    def __init__(self, frame: Frame, connection: StreamConnection):
+    def __init__(self, frame: Frame, connection: Connection):
         self.frame, self.connection = frame, (connection,)  # a tuple: no module is registered twice
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]):
@@ -68,7 +68,7 @@ class Begin:
 class End:
     """Hook after the submodule where branches end: its output is written to the streams; the block adds zeros."""
 
-    def __init__(self, frame: Frame, begins: Sequence[StreamConnection]):
+    def __init__(self, frame: Frame, begins: Sequence[Connection]):
         self.frame, self.begins = frame, tuple(begins)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -109,7 +109,7 @@ class MultiStream:
             carrier = frame.read(self.hyper_connections[0])  # type: ignore[arg-type]
         else:
             streams: Tensor = frame.streams  # type: ignore[assignment]
-            carrier = streams.new_zeros(*streams.shape[:-2], streams.shape[-1]).movedim(-1, frame.channel_dim)
+            carrier = streams.new_zeros(*streams.shape[:-2], self._width()).movedim(-1, frame.channel_dim)
         args, kwargs = ((carrier, *args[1:]), kwargs) if args else (args, {**kwargs, frame.state: carrier})
         output = super().forward(*args, **kwargs)  # type: ignore[misc]
         if frame.whole:
@@ -121,6 +121,9 @@ class MultiStream:
             )
         return output
 
+    def _width(self) -> int:
+        return self.hyper_connections[0].width  # type: ignore[return-value]
+
     def __reduce_ex__(self, protocol: Any):
         base = type(self).__mro__[2]
         return _blank, (base,), self.__dict__
@@ -130,7 +133,7 @@ def split(
     block: nn.Module,
     adapter: Adapter,
     branches: Sequence[Branch],
-    connections: Sequence[StreamConnection],
+    connections: Sequence[Connection],
     expand: ExpandStreams | None,
     reduce: ReduceStreams | None,
 ) -> None:
@@ -141,7 +144,7 @@ def split(
         if part is not None:
             block.add_module(name, part if first is None else part.to(first.device))
     frame, hooks = Frame(adapter, len(branches), sum(branch.optional for branch in branches)), []
-    ends: dict[str, list[StreamConnection]] = {}
+    ends: dict[str, list[Connection]] = {}
     for branch, connection in zip(branches, connections[: len(branches)], strict=True):
         begin = block.get_submodule(branch.begin)
         hooks.append(begin.register_forward_pre_hook(Begin(frame, connection), prepend=True, with_kwargs=True))

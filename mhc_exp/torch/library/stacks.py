@@ -11,12 +11,13 @@ from typing import Any
 
 from torch import nn
 
-from mhc_exp.torch.library.connection import StreamConnection
+from mhc_exp.topology.families import streams_of
+from mhc_exp.torch.library import connection
 from mhc_exp.torch.library.history import HistoryConnection, MHCSequential
 from mhc_exp.torch.library.hyper import ExpandStreams, HyperSequential
 from mhc_exp.torch.library.splitting import MultiStream
 
-Connection = StreamConnection | HistoryConnection
+Connection = connection.Connection | HistoryConnection
 WRAPPERS = ("_orig_mod", "hyper_connections", "history_connection")
 """Parts of the name of a module that tell a reader nothing."""
 
@@ -34,16 +35,16 @@ class Stack:
     @property
     def kind(self) -> str:
         """`streams` or `history`."""
-        return "streams" if isinstance(self.connections[0], StreamConnection) else "history"
+        return "streams" if isinstance(self.connections[0], connection.Connection) else "history"
 
     def facts(self) -> dict[str, Any]:
         """What is written about it."""
         first, same = self.connections[0], {"name": self.name, "kind": self.kind, "connections": list(self.labels)}
-        if isinstance(first, StreamConnection):
+        if isinstance(first, connection.Connection):
             return {
                 **same,
                 "variant": first.variant.name,
-                "streams": first.variant.streams,
+                "streams": streams_of(first.variant),
                 "alpha": first.variant.alpha,
             }
         return {**same, "variant": first.mixing.variant.constraint, "max_history": first.max_history}
@@ -78,7 +79,7 @@ def stacks(model: nn.Module) -> list[Stack]:
 
 def _follows(one: Connection, last: Connection) -> bool:
     """Whether a connection can go on where the last one ended."""
-    if isinstance(one, StreamConnection) and isinstance(last, StreamConnection):
+    if isinstance(one, connection.Connection) and isinstance(last, connection.Connection):
         return (one.variant, one.width) == (last.variant, last.width) and one.index >= last.index
     if isinstance(one, HistoryConnection) and isinstance(last, HistoryConnection):
         return one.layer_index > last.layer_index
@@ -86,7 +87,7 @@ def _follows(one: Connection, last: Connection) -> bool:
 
 
 def _number(one: Connection) -> int:
-    return one.index if isinstance(one, StreamConnection) else one.layer_index
+    return one.index if isinstance(one, connection.Connection) else one.layer_index
 
 
 def _stack(model: nn.Module, part: list[tuple[str, Connection]]) -> Stack:
