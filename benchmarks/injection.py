@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from mhc_exp.torch import connections, inject, parameter_groups, preserves
 from mhc_exp.torch.memory import saved_bytes
 
-VARIANTS = ("identity_hc", "mhc", "hc")
+VARIANTS = ("identity_hc", "mhc", "hc", "frac")
 WIDTH, BLOCKS, VOCABULARY, CLASSES = 128, 4, 512, 10
 TOLERANCE = 1e-5
 """Largest difference at step 0 of a variant that promises none."""

@@ -24,7 +24,7 @@ import mlx.core as mx
 from mlx import nn, optimizers
 from mlx.utils import tree_flatten
 
-VARIANTS = ("identity_hc", "mhc", "hc")
+VARIANTS = ("identity_hc", "mhc", "hc", "frac")
 WIDTH, BLOCKS, VOCABULARY = 128, 4, 512
 TOLERANCE = 1e-5
 """Largest difference at step 0 of a variant that promises none."""
