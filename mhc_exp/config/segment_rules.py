@@ -12,7 +12,7 @@ def segment_problems(variant: Segments, width: int) -> Iterator[Problem]:
     """Everything wrong with the split of a body of this width."""
     segments, fractions = variant.segments, variant.fractions
     if width % fractions:
-        divisors = [number for number in range(1, width + 1) if width % number == 0 and number <= 2 * fractions]
+        divisors = [number for number in range(1, width + 1) if width % number == 0 and number <= segments]
         yield Problem(
             "variant.fractions",
             f"must divide the width of the body, {width}, got {fractions}; type variant.fractions={divisors[-1]}"

@@ -56,6 +56,12 @@ def _why_not(variant: Variant) -> str:
     return f"(family {variant.family}) has no connections that stand alone"
 
 
+def check_word(name: str, given: str, allowed: tuple[str, ...]) -> None:
+    """Raises ValueError for an argument that is none of the words it may be."""
+    if given not in allowed:
+        raise ValueError(f"{name}={given!r} is not one of {', '.join(map(repr, allowed))}")
+
+
 def check_width(variant: Variant, width: int) -> None:
     """Raises ConfigError if the variant cannot divide this width."""
     if isinstance(variant, Segments) and (problems := list(segment_problems(variant, width))):
@@ -86,11 +92,12 @@ def _check_budget(spec: Streams | Sparse, layers: int | None) -> None:
         )
 
 
-def injected_variant(variant: str | Variant, streams: int | None, count: int, keys: Mapping[str, Any]) -> Standalone:
+def injected_variant(variant: str | Variant, streams: int | None, keys: Mapping[str, Any]) -> Standalone:
     """The variant with a start and an end that leave the model's function as it is, where it may and says nothing else:
     `reduce="mean"` and `init="preserving"`; of segments, `reduce_norm="none"`.
     """
     chosen = {key.partition(".")[0] for key in keys}
+    count = 1  # whatever it is, the number of connections is known before they are made
     spec = connection_variant(variant, streams, count, keys)
     if not isinstance(variant, str):
         return spec

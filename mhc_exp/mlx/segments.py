@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
-import numpy as np
 from mlx import nn
 
 from mhc_exp.config.variants import Segments
 from mhc_exp.mlx.wiring import Coefficients, Observer, Sublayer
 from mhc_exp.topology.layout import NORM_EPS
-from mhc_exp.topology.segments import connection_shapes, fold, rows, temperature
+from mhc_exp.topology.segments import belongs, connection_shapes, rows, temperature
 
 
 class Routes(NamedTuple):
@@ -120,16 +119,18 @@ class SegmentReduce(nn.Module):
         virtual = variant.segments * width // variant.fractions
         if variant.reduce == "linear":
             self.weight = mx.zeros((width, virtual))
-        self._fold = mx.array(fold(variant).astype(np.float32))
+        self._belongs = mx.array(belongs(variant))
 
     def __call__(self, x: mx.array) -> mx.array:
         """[N, S, W] -> [N, C]."""
         if self._variant.reduce_norm == "group":
             groups = x.reshape(len(x), -1, self._width)
-            x = (groups * mx.rsqrt(mx.square(groups).mean(-1, keepdims=True) + NORM_EPS)).reshape(x.shape)
+            size = mx.square(groups.astype(mx.float32)).mean(-1, keepdims=True)
+            x = (groups * mx.rsqrt(size + NORM_EPS).astype(x.dtype)).reshape(x.shape)
         if "weight" in self:
             return x.flatten(1) @ self.weight.T
-        return (self._fold @ x).flatten(1)
+        parts = self._belongs.astype(x.dtype)
+        return ((parts @ x) / parts.sum(1, keepdims=True)).flatten(1)
 
 
 def _repeat(parts: mx.array, segments: int) -> mx.array:

@@ -39,10 +39,9 @@ def temperature(variant: Segments, width: int) -> float:
     return (width // variant.fractions) ** 0.5 if variant.temperature == "sqrt_width" else 1.0
 
 
-def fold(variant: Segments) -> np.ndarray:
-    """[m, n]: mean of the segments of each part of the width (segment j belongs to part j mod m)."""
-    belongs = _cyclic(variant)
-    return belongs / belongs.sum(axis=1, keepdims=True)
+def belongs(variant: Segments) -> np.ndarray:
+    """[m, n]: 1 where segment j is of part i = j mod m of the width, 0 elsewhere."""
+    return (np.arange(variant.fractions)[:, None] == np.arange(variant.segments) % variant.fractions).astype(np.float32)
 
 
 def values(variant: Segments, width: int, depth: int, seed: int) -> dict[str, np.ndarray]:
@@ -65,13 +64,8 @@ def connection_values(variant: Segments, width: int, prefix: str) -> dict[str, n
 def _static(variant: Segments) -> np.ndarray:
     """Read the first m segments, write part j mod m to segment j, mix nothing."""
     segments, fractions = variant.segments, variant.fractions
-    write = np.ones((1, segments)) if variant.write == "diagonal" else _cyclic(variant)
+    write = np.ones((1, segments)) if variant.write == "diagonal" else belongs(variant)
     return np.concatenate([np.eye(fractions, segments), write, np.eye(segments)]).astype(np.float32)
-
-
-def _cyclic(variant: Segments) -> np.ndarray:
-    """[m, n]: 1 where segment j belongs to part i = j mod m."""
-    return (np.arange(variant.fractions)[:, None] == np.arange(variant.segments) % variant.fractions).astype(float)
 
 
 def end_values(variant: Segments, width: int, seed: int) -> dict[str, np.ndarray]:

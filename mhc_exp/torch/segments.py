@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from mhc_exp.config.variants import Segments
 from mhc_exp.topology.layout import NORM_EPS
-from mhc_exp.topology.segments import connection_shapes, fold, rows, temperature
+from mhc_exp.topology.segments import belongs, connection_shapes, rows, temperature
 from mhc_exp.torch.wiring import Coefficients, Observer, Sublayer, at_least_single
 
 
@@ -93,7 +93,7 @@ class SegmentConnection(nn.Module):
     def write(self, x: Tensor, y: Tensor, routes: Routes) -> Tensor:
         """New segments [N, S, W] from the old ones and the sublayer's output y [N, C]; in the dtype of x throughout."""
         with torch.autocast(x.device.type, enabled=False):
-            parts = y.to(x.dtype).view(len(y), self.variant.fractions, -1)
+            parts = y.to(x.dtype).view(len(y), self.variant.fractions, x.shape[2])
             write, mix = _per_token(routes.write.transpose(0, 1), x), _per_token(routes.mix, x)
             diagonal = self.variant.write == "diagonal"
             return mix @ x + (write * _repeat(parts, self.variant.segments) if diagonal else write @ parts)
@@ -117,8 +117,8 @@ class SegmentExpand(nn.Module):
         """[N, C] -> [N, S, W]."""
         with torch.autocast(x.device.type, enabled=False):
             if self.weight is not None:
-                return functional.linear(x, self.weight.to(x.dtype)).view(len(x), -1, self.segment)
-            return _repeat(x.view(len(x), -1, self.segment), self.variant.segments)
+                return functional.linear(x, self.weight.to(x.dtype)).view(len(x), self.variant.segments, self.segment)
+            return _repeat(x.view(len(x), self.variant.fractions, self.segment), self.variant.segments)
 
 
 class SegmentReduce(nn.Module):
@@ -129,18 +129,20 @@ class SegmentReduce(nn.Module):
         self.variant, self.width = variant, width
         virtual = variant.segments * width // variant.fractions
         self.weight = nn.Parameter(torch.zeros(width, virtual)) if variant.reduce == "linear" else None
-        self.fold: Tensor
-        self.register_buffer("fold", torch.from_numpy(fold(variant)), persistent=False)
+        self.belongs: Tensor
+        self.register_buffer("belongs", torch.from_numpy(belongs(variant)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, S, W] -> [N, C]."""
         with torch.autocast(x.device.type, enabled=False):
             if self.variant.reduce_norm == "group":
-                groups = x.reshape(len(x), -1, self.width)
-                x = (groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + NORM_EPS)).view_as(x)
+                groups = x.reshape(len(x), self.variant.segments // self.variant.fractions, self.width)
+                size = at_least_single(groups).square().mean(-1, keepdim=True)
+                x = (groups * torch.rsqrt(size + NORM_EPS).to(x.dtype)).view_as(x)
             if self.weight is not None:
                 return functional.linear(x.flatten(1), self.weight.to(x.dtype))
-            return (self.fold.to(x.dtype) @ x).flatten(1)
+            parts = self.belongs.to(x.dtype)
+            return ((parts @ x) / parts.sum(1, keepdim=True)).flatten(1)
 
 
 def _repeat(parts: Tensor, segments: int) -> Tensor:

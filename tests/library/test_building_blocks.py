@@ -212,6 +212,24 @@ def test_coefficients_stay_float32_in_a_half_precision_model(x):
     assert {p.dtype for p in stack.double().parameters()} == {torch.float64}
 
 
+def test_a_learned_read_out_can_be_cast(x):
+    stack = HyperSequential([branch()], WIDTH, variant="deepseek_v4")
+    exact = stack(x)
+    half = stack.bfloat16()(x.bfloat16())
+    assert {p.dtype for p in stack.reduce.parameters()} == {torch.float32}
+    assert (half.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_half_precision_that_is_loaded_becomes_float32_again(x):
+    stack = HyperSequential([branch()], WIDTH, variant="hc")
+    values = {name: value.bfloat16() for name, value in stack.state_dict().items()}
+    stack.load_state_dict(values, assign=True)
+    own = {name: p.dtype for name, p in stack.named_parameters() if ".connection." in name}
+    assert len(own) >= 3
+    assert set(own.values()) == {torch.float32}
+    assert stack(x.bfloat16()).shape == x.shape
+
+
 def test_keys_reach_every_choice_of_a_variant():
     connection = HyperConnection(
         nn.Identity(),
@@ -251,6 +269,12 @@ def test_wrong_shapes_are_answered(x):
         connection(expand_streams(x))
     with pytest.raises(ValueError, match="'sum' or 'mean'"):
         reduce_streams(expand_streams(x), "max")
+
+
+@pytest.mark.parametrize("variant", ["mhc", "frac"])
+def test_kernels_that_there_are_not_are_answered(variant):
+    with pytest.raises(ValueError, match="kernels='nativ' is not one of 'auto', 'native', 'eager'"):
+        HyperConnection(nn.Identity(), WIDTH, variant=variant, kernels="nativ")
 
 
 def test_native_kernels_are_refused_where_they_cannot_be(x):

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mhc_exp.config.build import ConfigError
+from mhc_exp.topology.layout import mixing_share
 from mhc_exp.torch import (
+    Adapter,
+    Branch,
+    CannotInject,
     HyperSequential,
     connection_parameters,
     connections,
@@ -262,3 +266,65 @@ def test_initial_values_that_are_asked_for_are_kept():
     assert not preserves(model)
     with pytest.raises(ConfigError, match="did you mean"):
         inject(encoder(), "mhc", init="lite_rep")
+
+
+class Wrong(nn.Module):
+    """A block that adds more than its branch; an adapter may also name a submodule that does not run."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mix, self.idle = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return hidden_states + self.mix(self.norm(hidden_states)) + 1
+
+
+def wrong(end: str) -> Adapter:
+    return Adapter(("Wrong",), (Branch("norm", end),))
+
+
+@pytest.mark.parametrize(("end", "said"), [("mix", "not the same function"), ("idle", "ran 0 of its 1 branches")])
+def test_a_model_that_is_refused_with_an_example_is_what_it_was(end, said):
+    model, x = nn.Sequential(*(Wrong() for _ in range(2))), torch.randn(3, WIDTH)
+    before = model(x)
+    with pytest.raises(CannotInject, match=said):
+        inject(model, adapters=[wrong(end)], example=x)
+    assert not is_injected(model)
+    assert torch.equal(model(x), before)
+
+
+def test_words_that_there_are_not_are_answered():
+    model = encoder()
+    with pytest.raises(ValueError, match="train='conections' is not one of 'all', 'connections'"):
+        inject(model, train="conections")  # type: ignore[arg-type]
+    assert not is_injected(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_example_of_half_precision_is_compared_as_such(dtype):
+    torch.manual_seed(0)
+    model, x = encoder().to(dtype), torch.randn(2, 5, WIDTH, dtype=dtype)
+    assert preserves(inject(model, "mhc", example=x))
+
+
+def test_an_example_changes_no_mode_and_may_return_what_is_no_number():
+    class Head(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return x, x > 0, torch.where(x > 0, x, float("-inf"))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(sequential(), nn.Dropout(), Head())
+    model[1].eval()
+    modes = [module.training for module in model.modules()]
+    inject(model, example=torch.randn(3, 4))
+    eject(model)
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize(("keys", "count"), [({}, 6), ({"site": "block"}, 3)])
+def test_a_budget_is_shared_by_the_connections_that_there_are(keys, count):
+    """A decoder layer without cross attention has two, though its adapter knows three."""
+    model = inject(encoder(), "c_mhc", **keys)
+    assert len(connections(model)) == count
+    spec = connections(model)[0].variant
+    assert {one.share for one in connections(model)} == {mixing_share(spec.mix, count)}

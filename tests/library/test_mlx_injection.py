@@ -27,6 +27,7 @@ from mhc_exp.mlx import (
     preserves,
 )
 from mhc_exp.mlx.library import splitting
+from mhc_exp.topology.layout import mixing_share
 
 WIDTH = 8
 
@@ -369,3 +370,25 @@ def test_initial_values_that_are_asked_for_are_kept():
     model = inject(Encoder(), "mhc", init="lite_repo", reduce="sum")
     assert {(one.variant.init, one.variant.reduce) for one in connections(model)} == {("lite_repo", "sum")}
     assert not preserves(model)
+
+
+def test_words_that_there_are_not_are_answered():
+    model = sequential()
+    with pytest.raises(ValueError, match="train='conections' is not one of 'all', 'connections'"):
+        inject(model, train="conections")  # type: ignore[arg-type]
+    assert not is_injected(model)
+
+
+def test_a_budget_is_shared_by_the_connections_that_there_are():
+    model = inject(sequential(), "c_mhc", site="block")
+    shares = {one._share for one in connections(model)}
+    assert shares == {mixing_share(connections(model)[0].variant.mix, len(connections(model)))}
+
+
+def test_an_example_may_return_what_is_infinite():
+    class Head(nn.Module):
+        def __call__(self, x: mx.array) -> mx.array:
+            return mx.where(x > 0, x, -mx.inf)
+
+    model = nn.Sequential(sequential(), Head())
+    assert preserves(inject(model, example=mx.random.normal((3, 4))))

@@ -205,7 +205,64 @@ def test_what_cannot_be_is_answered(make, said):
 
 def test_wrong_states_and_kernels_that_there_are_not(x):
     connection = HyperConnection(nn.Identity(), WIDTH, variant="frac")
-    with pytest.raises(ValueError, match=r"\[\*, 4, 2\].*call ExpandStreams\('frac', 8\)\(x\) once"):
+    with pytest.raises(
+        ValueError, match=r"\[\*, 4, 2\].*call ExpandStreams\('frac', 8, segments=4, fractions=4\)\(x\)"
+    ):
         connection(torch.from_numpy(x))
     with pytest.raises(Unavailable, match="family segments has none of its own; type kernels='auto'"):
         HyperConnection(nn.Identity(), WIDTH, variant="frac", kernels="native")
+
+
+@pytest.mark.parametrize("name", ["mhc", "frac", "vwn", "deepseek_v4"])
+@pytest.mark.parametrize("width", [WIDTH // 2, 2 * WIDTH])
+def test_a_state_of_another_width_is_no_state(name, width):
+    expand, reduce = ExpandStreams(name, WIDTH), ReduceStreams(name, WIDTH)
+    for ends, zeros in ((expand, torch.zeros), (theirs.ExpandStreams(name, WIDTH), mx.zeros)):
+        with pytest.raises(ValueError, match=rf"a state of width {WIDTH}, got \[2, {width}\]"):
+            ends(zeros((2, width)))
+    for ends, zeros in ((reduce, torch.zeros), (theirs.ReduceStreams(name, WIDTH), mx.zeros)):
+        with pytest.raises(ValueError, match="to be reduced are streams"):
+            ends(zeros((2, reduce.state_shape[0], width)))
+
+
+@every
+def test_batches_of_nothing_and_single_vectors_pass(case, x):
+    name, keys = spec_of(case)
+    stack = HyperSequential([TorchBranch() for _ in range(2)], WIDTH, variant=name, **keys)
+    assert stack(torch.zeros(0, 5, WIDTH)).shape == (0, 5, WIDTH)
+    torch.testing.assert_close(stack(torch.from_numpy(x[0, 0])), stack(torch.from_numpy(x))[0, 0])
+
+
+def test_large_activations_of_half_precision_are_not_lost():
+    """The square of 300 is no float16."""
+
+    class Nothing(nn.Module):
+        def forward(self, x):
+            return 0 * x
+
+    stack = HyperSequential([Nothing()], WIDTH, variant="vwn").half()
+    torch.testing.assert_close(stack(300 * torch.ones(1, WIDTH).half()), torch.ones(1, WIDTH).half())
+
+
+def test_a_mean_of_three_survives_a_cast():
+    keys = {"segments": 12, "fractions": 4}
+    expand, reduce = ExpandStreams("frac", WIDTH, **keys), ReduceStreams("frac", WIDTH, **keys).bfloat16().float()
+    given = torch.randn(3, WIDTH)
+    torch.testing.assert_close(reduce(expand(given)), given)
+
+
+@every
+def test_what_computes_and_what_is_computed_can_be_asked(case, x):
+    name, keys = spec_of(case)
+    connection = stirred(HyperConnection(TorchBranch(), WIDTH, variant=name, **keys)).connection
+    streams = ExpandStreams(name, WIDTH, **keys)(torch.from_numpy(x))
+    assert connection.tier(streams).name == "eager"
+    found, seen = connection.coefficients(streams), []
+    connection.observe = lambda coefficients, new: seen.append(coefficients)
+    u, entered = connection.read(streams)
+    connection.write(entered, u)
+    assert all(torch.equal(one, two) for one, two in zip(found, seen[0], strict=True))
+    ours = theirs.HyperConnection(MLXBranch(), WIDTH, variant=name, **keys).connection
+    take_over(ours, connection)
+    for one, two in zip(ours.coefficients(mx.array(streams.detach().numpy())), found, strict=True):
+        np.testing.assert_allclose(np.array(one), two.detach().numpy(), rtol=1e-4, atol=1e-5)

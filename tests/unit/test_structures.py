@@ -180,7 +180,7 @@ def test_the_virtual_width_is_what_is_kept():
 REFUSED = [
     (["variant=mhc", "variant.reduce=last_read"], "variant.reduce", "type variant.read_from=previous"),
     (["variant=gated_residual", "variant.bottleneck=65"], "variant.bottleneck", "a number up to 64"),
-    (["variant=frac", "variant.segments=5", "variant.fractions=5"], "variant.fractions", "type variant.fractions=8"),
+    (["variant=frac", "variant.segments=5", "variant.fractions=5"], "variant.fractions", "type variant.fractions=4"),
     (["variant=vwn", "variant.segments=2"], "variant.segments", "type variant.segments=4"),
     (["variant=vwn", "variant.segments=6"], "variant.reduce_norm", "type variant.reduce_norm=none"),
     (["variant=xhc", "variant.active=17"], "variant.active", "type variant.active=16"),

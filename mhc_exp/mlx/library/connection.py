@@ -99,7 +99,8 @@ class Connection(SinglePrecision):
         streams, width = self.state_shape
         if width == self.width:
             return f"expand_streams(x, {streams})"
-        return f"ExpandStreams({self.variant.name!r}, {self.width})(x)"
+        keys = ", ".join(f"{key}={getattr(self.variant, key)}" for key in ("segments", "fractions"))
+        return f"ExpandStreams({self.variant.name!r}, {self.width}, {keys})(x)"
 
     def _enter(self, x: mx.array) -> tuple[mx.array, Entered]:
         """u [N, C] from [N, S, W]."""
@@ -121,9 +122,18 @@ class StreamConnection(Connection, streams.HyperConnection):  # pyright: ignore[
     """
 
     def __init__(
-        self, variant: str | Variant, width: int, index: int = 0, count: int = 1, *, seed: int = 0, **keys: Any
+        self,
+        variant: str | Variant,
+        width: int,
+        index: int = 0,
+        count: int = 1,
+        *,
+        streams: int | None = None,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
     ):
-        spec = stream_variant(variant, None, count, keys)
+        spec = stream_variant(variant, streams, count, dict(options or {}) | keys)
         super().__init__(spec, width, mixing_share(spec.mix, count))
         self.width, self.index = width, index
         if "norm" in self:

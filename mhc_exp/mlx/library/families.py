@@ -21,6 +21,7 @@ from mhc_exp.mlx.library.connection import (
     SinglePrecision,
     StreamConnection,
 )
+from mhc_exp.mlx.wiring import Coefficients
 from mhc_exp.topology import segments as segment_values
 from mhc_exp.topology import sparse as sparse_values
 from mhc_exp.topology.layout import NORM_EPS, mixing_share
@@ -44,6 +45,12 @@ class _Routed(Connection):
     def _enter(self, x: mx.array) -> tuple[mx.array, Entered]:
         found = self.inner.routes(self, x)
         return self.inner.read(self, x, found), Entered(x, found)
+
+    def coefficients(self, x: mx.array) -> Coefficients:
+        """Read and write weights [S, N], mix as applied [S, S, N] (None: the identity) for streams [*, S, W]; N = 1 if
+        static.
+        """
+        return self.inner.routes(self, x.reshape(-1, *self.state_shape)).summary()
 
     def _leave(self, entered: Entered, y: mx.array) -> mx.array:
         return self.inner.write(self, entered.streams, y, entered.found)

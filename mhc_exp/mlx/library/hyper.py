@@ -15,12 +15,13 @@ from mlx import nn
 from mhc_exp.config.standalone import check_width, connection_variant
 from mhc_exp.config.variants import Segments, Variant
 from mhc_exp.mlx.expansion import Expand
+from mhc_exp.mlx.library.connection import SinglePrecision
 from mhc_exp.mlx.library.families import connect
 from mhc_exp.mlx.library.recomputation import recomputed, refuse_what_cannot_be_recomputed
 from mhc_exp.mlx.segments import SegmentExpand, SegmentReduce
 from mhc_exp.mlx.streams import Readout
 from mhc_exp.topology.expansion import expansion_values
-from mhc_exp.topology.families import streams_of
+from mhc_exp.topology.families import state_shape, streams_of
 from mhc_exp.topology.init import readout_values
 from mhc_exp.topology.segments import end_values
 
@@ -106,15 +107,26 @@ class HyperConnection2d(HyperConnection):
 
 
 class ExpandStreams(nn.Module):
-    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`).
+    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`); of segments,
+    the parts of x over and over, or a learned linear map of it.
 
-    Variant and keys as in HyperConnection.
+    Variant, `streams`, `options` and keys as in HyperConnection.
     """
 
-    def __init__(self, variant: str | Variant, width: int, seed: int = 0, **keys: Any):
+    def __init__(
+        self,
+        variant: str | Variant,
+        width: int,
+        streams: int | None = None,
+        *,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ):
         super().__init__()
-        spec = connection_variant(variant, None, 1, keys)
+        spec = connection_variant(variant, streams, 1, dict(options or {}) | keys)
         check_width(spec, width)
+        self.width = width
         if isinstance(spec, Segments):
             self.expand = SegmentExpand(spec, width)
             values = end_values(spec, width, seed)
@@ -124,34 +136,55 @@ class ExpandStreams(nn.Module):
         _load(self.expand, "topology.expand.", values)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """[*, C] -> [*, S, C]."""
-        expanded = self.expand(x.reshape(-1, x.shape[-1]))
+        """[*, C] -> [*, S, C] (of segments, [*, S, W])."""
+        if x.shape[-1] != self.width:
+            raise ValueError(f"to be expanded is a state of width {self.width}, got {list(x.shape)}")
+        expanded = self.expand(x.reshape(-1, self.width))
         return expanded.reshape(*x.shape[:-1], *expanded.shape[1:]).astype(x.dtype)
 
 
-class ReduceStreams(nn.Module):
-    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`).
+class _Readout(SinglePrecision, Readout):
+    """DeepSeek-V4's, whose weights are coefficients too."""
 
-    Variant and keys as in HyperConnection.
+
+class ReduceStreams(nn.Module):
+    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`); of segments, the mean for
+    each part, or a learned linear map.
+
+    Variant, `streams`, `options` and keys as in HyperConnection.
     """
 
-    def __init__(self, variant: str | Variant, width: int, **keys: Any):
+    def __init__(
+        self,
+        variant: str | Variant,
+        width: int,
+        streams: int | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ):
         super().__init__()
-        spec = connection_variant(variant, None, 1, keys)
+        spec = connection_variant(variant, streams, 1, dict(options or {}) | keys)
         check_width(spec, width)
-        self.how = spec.reduce
+        self.width, self.how = width, spec.reduce
+        self.state_shape = state_shape(spec, width)
         if isinstance(spec, Segments):
             self.readout = SegmentReduce(spec, width)
             _load(self.readout, "topology.reduce.", end_values(spec, width, 0))
         elif spec.reduce == "head":
-            self.readout = Readout(spec, width)
+            self.readout = _Readout(spec, width)
             _load(self.readout, "topology.readout.", readout_values(spec, width, "topology.readout."))
 
     def __call__(self, x: mx.array) -> mx.array:
-        """[*, S, C] -> [*, C]."""
+        """[*, S, C] (of segments, [*, S, W]) -> [*, C]."""
+        if x.shape[-2:] != self.state_shape:
+            raise ValueError(
+                f"to be reduced are streams [*, {', '.join(map(str, self.state_shape))}], got {list(x.shape)}"
+            )
         if "readout" not in self:
             return reduce_streams(x, self.how)  # type: ignore[arg-type]
-        return self.readout(x.reshape(-1, *x.shape[-2:])).astype(x.dtype).reshape(*x.shape[:-2], -1)
+        reduced = self.readout(x.reshape(-1, *self.state_shape)).astype(x.dtype)
+        return reduced.reshape(*x.shape[:-2], self.width)
 
 
 class HyperSequential(nn.Module):
@@ -176,7 +209,7 @@ class HyperSequential(nn.Module):
         super().__init__()
         modules = list(branches)
         spec = connection_variant(variant, streams, len(modules), dict(options or {}) | keys)
-        self.expand = ExpandStreams(spec, width, seed)
+        self.expand = ExpandStreams(spec, width, seed=seed)
         self.connections = [
             HyperConnection(module, width, None, spec, index, len(modules), checkpoint=checkpoint, seed=seed)
             for index, module in enumerate(modules)

@@ -15,9 +15,9 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from mhc_exp.config.standalone import Standalone, injected_variant
-from mhc_exp.config.variants import Variant
-from mhc_exp.mlx.library.adapters import ADAPTERS, Adapter, CannotInject, adapter_of, width_of
+from mhc_exp.config.standalone import Standalone, check_word, injected_variant
+from mhc_exp.config.variants import Streams, Variant
+from mhc_exp.mlx.library.adapters import ADAPTERS, Adapter, Branch, CannotInject, adapter_of, width_of
 from mhc_exp.mlx.library.families import connect
 from mhc_exp.mlx.library.hyper import ExpandStreams, ReduceStreams
 from mhc_exp.mlx.library.modules import connections, freeze_body, in_evaluation, named_modules
@@ -55,21 +55,22 @@ def inject(
     Raises CannotInject with the reason where a block cannot be split, ConfigError for a variant or key that is not
     there; the model is then what it was.
     """
+    check_word("train", train, ("all", "connections"))
     runs = list(_runs(model, [*adapters, *ADAPTERS]))
     _refuse(model, runs)
-    count = sum(len(adapter.branches) for run in runs for _, adapter in run)
-    spec = injected_variant(variant, streams, count, dict(options or {}) | keys)
+    spec = injected_variant(variant, streams, dict(options or {}) | keys)
+    count = sum(len(_branches(spec, adapter)) or 1 for run in runs for _, adapter in run)
     before = None if example is None else _outputs(model, example)
     index = 0
     try:
         for run in runs:
             index = _inject_run(run, spec, index, count, width, seed)
-    except Exception:  # whatever it is, no model is left half way
+        if before is not None and preserves(model):
+            _compare(model, before, example)
+    except Exception:  # whatever it is, no model is left half way, or other than it was
         if is_injected(model):
             eject(model)
         raise
-    if before is not None and preserves(model):
-        _compare(model, before, example)
     if train == "connections":
         freeze_body(model)
     return model
@@ -158,13 +159,18 @@ def _inject_run(run: Run, spec: Standalone, index: int, count: int, width: int |
         own = width or width_of(block, adapter)
         if own is None:
             raise CannotInject(f"{type(block).__name__} does not tell its width; type inject(..., width=<C>)")
-        branches = () if getattr(spec, "site", "sublayer") == "block" else adapter.branches
+        branches = _branches(spec, adapter)
         built = [connect(spec, own, index + offset, count, seed=seed) for offset in range(max(1, len(branches)))]
-        expand = ExpandStreams(spec, own, seed) if place == 0 else None
+        expand = ExpandStreams(spec, own, seed=seed) if place == 0 else None
         reduce = ReduceStreams(spec, own) if place == len(run) - 1 else None
         split(block, adapter, branches, built, expand, reduce)
         index += len(built)
     return index
+
+
+def _branches(spec: Standalone, adapter: Adapter) -> tuple[Branch, ...]:
+    """The branches of a block that get a connection each; none if one connection is around the whole block."""
+    return () if isinstance(spec, Streams) and spec.site == "block" else adapter.branches
 
 
 def _outputs(model: nn.Module, example: Any) -> list[mx.array]:
@@ -179,10 +185,18 @@ def _outputs(model: nn.Module, example: Any) -> list[mx.array]:
 
 def _compare(model: nn.Module, before: list[mx.array], example: Any) -> None:
     for after, expected in zip(_outputs(model, example), before, strict=True):
-        error = float(mx.abs(after - expected).max() / mx.maximum(mx.abs(expected).max(), 1.0))
+        error = _difference(after, expected)
         if not error <= max(1e-4, 8 * mx.finfo(expected.dtype).eps):
-            eject(model)
             raise CannotInject(
                 f"the model is not the same function with streams (off by {error:.1e} of its largest output), so its "
                 "blocks are not what their adapter says; nothing was changed. Check the begin and end of every Branch"
             )
+
+
+def _difference(after: mx.array, expected: mx.array) -> float:
+    """Largest difference over the largest finite entry (at least 1); what is infinite in both is the same."""
+    if expected.size == 0:
+        return 0.0
+    apart = mx.where(after == expected, 0.0, mx.abs(after - expected))
+    size = mx.maximum(mx.where(mx.isfinite(expected), mx.abs(expected), 0.0).max(), 1.0)
+    return float(apart.max() / size)

@@ -12,7 +12,7 @@ import numpy as np
 from mhc_exp.config.variants import Segments
 from mhc_exp.topology.layout import NORM_EPS
 from mhc_exp.topology.reference.arithmetic import Parameters, Sublayer, below, rms
-from mhc_exp.topology.segments import fold, rows, temperature
+from mhc_exp.topology.segments import belongs, rows, temperature
 
 
 def forward(x0: np.ndarray, sublayers: Sequence[Sublayer], parameters: Parameters, variant: Segments) -> np.ndarray:
@@ -78,4 +78,6 @@ def reduce(x: np.ndarray, parameters: Parameters, variant: Segments) -> np.ndarr
         x = rms(x.reshape(*lead, -1, width(x, variant)), NORM_EPS).reshape(x.shape)
     if variant.reduce == "linear":
         return x.reshape(*lead, -1) @ parameters["reduce.weight"].T
-    return np.einsum("kj,...jw->...kw", fold(variant), x).reshape(*lead, -1)
+    parts = belongs(variant).astype(np.float64)
+    mean = parts / parts.sum(axis=1, keepdims=True)
+    return np.einsum("kj,...jw->...kw", mean, x).reshape(*lead, -1)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mhc_exp.config.standalone import Standalone, stream_variant
+from mhc_exp.config.standalone import Standalone, check_word, stream_variant
 from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.families import state_shape
 from mhc_exp.topology.init import connection_values
@@ -29,6 +29,7 @@ Kernels = Literal["auto", "native", "eager"]
 """`auto`: the fastest tier that is exact here; `native`: an error where it is not to be had; `eager`: PyTorch's own."""
 
 EAGER = Eager()
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Entered(NamedTuple):
@@ -40,11 +41,34 @@ class Entered(NamedTuple):
     """What was predicted from them."""
 
 
-class Connection(nn.Module):
+class SinglePrecision(nn.Module):
+    """Parameters that stay float32 when the model they are in is cast, or loads values of half precision: rounded
+    coefficients are not doubly stochastic.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
+        """Moves as asked; casts to float64, never to half precision."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            if result.dtype in HALF:
+                return tensor.to(result.device)
+            return result
+
+        return super()._apply(moved, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        state_dict, prefix, *_ = args
+        for name, value in state_dict.items():
+            if name.startswith(prefix) and isinstance(value, Tensor) and value.dtype in HALF:
+                state_dict[name] = value.float()
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+class Connection(SinglePrecision):
     """What the library asks of a connection of any family: `read` before F, `write` after it.
 
     Axes beyond those of this module: W width of a stream, C unless the wiring divides the width into segments.
-    Parameters stay float32 when the model is cast to a half precision: rounded coefficients are not doubly stochastic.
     """
 
     variant: Standalone
@@ -88,7 +112,8 @@ class Connection(nn.Module):
         streams, width = self.state_shape
         if width == self.width:
             return f"expand_streams(x, {streams})"
-        return f"ExpandStreams({self.variant.name!r}, {self.width})(x)"
+        keys = ", ".join(f"{key}={getattr(self.variant, key)}" for key in ("segments", "fractions"))
+        return f"ExpandStreams({self.variant.name!r}, {self.width}, {keys})(x)"
 
     def _enter(self, x: Tensor) -> tuple[Tensor, Entered]:
         """u [N, C] from [N, S, W]."""
@@ -102,19 +127,18 @@ class Connection(nn.Module):
         """What an observer is told."""
         raise NotImplementedError
 
+    def tier(self, x: Tensor) -> Eager:
+        """What computes a call with such streams."""
+        return EAGER
+
+    def coefficients(self, x: Tensor) -> Coefficients:
+        """Read and write weights [S, N], mix as applied [S, S, N] (None: the identity) for streams [*, S, W]; N = 1 if
+        static.
+        """
+        return self._seen(self._enter(x.reshape(-1, *self.state_shape))[1])
+
     def _load(self, values: Mapping[str, np.ndarray], prefix: str) -> None:
         self.load_state_dict({name.removeprefix(prefix): torch.from_numpy(value) for name, value in values.items()})
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
-        """Moves as asked; casts to float64, never to half precision."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            result = fn(tensor)
-            if result.dtype in (torch.float16, torch.bfloat16):
-                return tensor.to(result.device)
-            return result
-
-        return super()._apply(moved, recurse)
 
 
 class StreamConnection(Connection, streams.HyperConnection):
@@ -132,11 +156,14 @@ class StreamConnection(Connection, streams.HyperConnection):
         index: int = 0,
         count: int = 1,
         *,
+        streams: int | None = None,
         seed: int = 0,
         kernels: Kernels = "auto",
+        options: Mapping[str, Any] | None = None,
         **keys: Any,
     ):
-        spec = stream_variant(variant, None, count, keys)
+        spec = stream_variant(variant, streams, count, dict(options or {}) | keys)
+        check_word("kernels", kernels, get_args(Kernels))
         super().__init__(spec, width, mixing_share(spec.mix, count))
         self.width, self.index, self.kernels = width, index, kernels
         prefix = f"topology.connections.{index}."

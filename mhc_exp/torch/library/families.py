@@ -5,11 +5,11 @@ Axes: * any leading axes, N all of them together, S streams or segments, C width
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
-from mhc_exp.config.standalone import Standalone, check_width
+from mhc_exp.config.standalone import Standalone, check_width, check_word
 from mhc_exp.config.variants import Segments, Sparse, Streams
 from mhc_exp.topology import segments as segment_values
 from mhc_exp.topology import sparse as sparse_values
@@ -25,6 +25,7 @@ def connect(
 ) -> Connection:
     """Connection number `index` of `count` of a checked variant. Raises ConfigError if it cannot divide the width."""
     check_width(variant, width)
+    check_word("kernels", kernels, get_args(Kernels))
     if isinstance(variant, Streams):
         return StreamConnection(variant, width, index, count, seed=seed, kernels=kernels)
     if kernels == "native":

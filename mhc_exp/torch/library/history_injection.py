@@ -6,13 +6,13 @@ before it made or were given, of the same call of the model. Nothing outlives th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from mhc_exp.torch.library.adapters import CannotInject
+from mhc_exp.torch.library.evaluation import evaluated
 from mhc_exp.torch.library.history import Constraint, HistoryConnection
 from mhc_exp.torch.library.projections import Shape
 
@@ -113,7 +113,6 @@ def eject_mhc(model: Model) -> Model:
     return model
 
 
-@torch.no_grad()
 def _traced(
     model: nn.Module, types: tuple[type[nn.Module], ...], example: Any
 ) -> list[tuple[str, nn.Module, Shape, Shape]]:
@@ -127,16 +126,11 @@ def _traced(
         found.append((names[module], module, tuple(x.shape[1:]), tuple(y.shape[1:])))
 
     hooks = [module.register_forward_hook(saw, with_kwargs=True) for module in names]
-    modes = [(module, module.training) for module in model.modules()]
-    example = (example,) if isinstance(example, Tensor) else example
     try:
-        model.eval()
-        _ = model(**example) if isinstance(example, Mapping) else model(*example)
+        evaluated(model, example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     _refuse(model, types, [module for _, module, *_ in found], names)
     return found
 

@@ -16,11 +16,11 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from mhc_exp.config.standalone import check_width, connection_variant
 from mhc_exp.config.variants import Segments, Variant
 from mhc_exp.topology.expansion import expansion_values
-from mhc_exp.topology.families import streams_of
+from mhc_exp.topology.families import state_shape, streams_of
 from mhc_exp.topology.init import readout_values
 from mhc_exp.topology.segments import end_values
 from mhc_exp.torch.expansion import Expand
-from mhc_exp.torch.library.connection import Kernels
+from mhc_exp.torch.library.connection import Kernels, SinglePrecision
 from mhc_exp.torch.library.families import connect
 from mhc_exp.torch.segments import SegmentExpand, SegmentReduce
 from mhc_exp.torch.streams import Readout
@@ -104,16 +104,27 @@ class HyperConnection2d(HyperConnection):
 
 
 class ExpandStreams(nn.Module):
-    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`).
+    """How a variant begins: copies of x, or copies times a learned scale each (`expand="learned_scale"`); of segments,
+    the parts of x over and over, or a learned linear map of it.
 
-    Variant and keys as in HyperConnection.
+    Variant, `streams`, `options` and keys as in HyperConnection.
     """
 
-    def __init__(self, variant: str | Variant, width: int, channel_dim: int = -1, seed: int = 0, **keys: Any):
+    def __init__(
+        self,
+        variant: str | Variant,
+        width: int,
+        streams: int | None = None,
+        *,
+        channel_dim: int = -1,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ):
         super().__init__()
-        self.channel_dim = channel_dim
-        spec = connection_variant(variant, None, 1, keys)
+        spec = connection_variant(variant, streams, 1, dict(options or {}) | keys)
         check_width(spec, width)
+        self.width, self.channel_dim = width, channel_dim
         if isinstance(spec, Segments):
             self.expand = SegmentExpand(spec, width)
             values = end_values(spec, width, seed)
@@ -123,37 +134,59 @@ class ExpandStreams(nn.Module):
         _load(self.expand, "topology.expand.", values)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[*, C] -> [*, S, C]."""
+        """[*, C] -> [*, S, C] (of segments, [*, S, W])."""
         last = x.movedim(self.channel_dim, -1)
-        return self.expand(last.reshape(-1, last.shape[-1])).unflatten(0, last.shape[:-1]).to(x.dtype)
+        if last.shape[-1] != self.width:
+            raise ValueError(f"to be expanded is a state of width {self.width}, got {list(x.shape)}")
+        expanded = self.expand(last.reshape(-1, self.width))
+        return expanded.view(*last.shape[:-1], *expanded.shape[1:]).to(x.dtype)
+
+
+class _Readout(SinglePrecision, Readout):
+    """DeepSeek-V4's, whose weights are coefficients too."""
 
 
 class ReduceStreams(nn.Module):
-    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`).
+    """How a variant ends: sum, mean, or DeepSeek-V4's learned read-out (`reduce="head"`); of segments, the mean for
+    each part, or a learned linear map.
 
-    Variant and keys as in HyperConnection.
+    Variant, `streams`, `options` and keys as in HyperConnection.
     """
 
-    def __init__(self, variant: str | Variant, width: int, channel_dim: int = -1, **keys: Any):
+    def __init__(
+        self,
+        variant: str | Variant,
+        width: int,
+        streams: int | None = None,
+        *,
+        channel_dim: int = -1,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ):
         super().__init__()
-        spec = connection_variant(variant, None, 1, keys)
+        spec = connection_variant(variant, streams, 1, dict(options or {}) | keys)
         check_width(spec, width)
+        self.width, self.state_shape = width, state_shape(spec, width)
         self.how, self.channel_dim = spec.reduce, channel_dim
         if isinstance(spec, Segments):
             self.readout = SegmentReduce(spec, width)
             _load(self.readout, "topology.reduce.", end_values(spec, width, 0))
         elif spec.reduce == "head":
-            self.readout = Readout(spec, width)
+            self.readout = _Readout(spec, width)
             _load(self.readout, "topology.readout.", readout_values(spec, width, "topology.readout."))
         else:
             self.readout = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[*, S, C] -> [*, C]."""
+        """[*, S, C] (of segments, [*, S, W]) -> [*, C]."""
+        if x.shape[-2:] != self.state_shape:
+            raise ValueError(
+                f"to be reduced are streams [*, {', '.join(map(str, self.state_shape))}], got {list(x.shape)}"
+            )
         if self.readout is None:
             return reduce_streams(x, self.how, self.channel_dim)  # type: ignore[arg-type]
-        reduced = self.readout(x.reshape(-1, *x.shape[-2:])).to(x.dtype)
-        return reduced.view(*x.shape[:-2], -1).movedim(-1, self.channel_dim)
+        reduced = self.readout(x.reshape(-1, *self.state_shape)).to(x.dtype)
+        return reduced.view(*x.shape[:-2], self.width).movedim(-1, self.channel_dim)
 
 
 class HyperSequential(nn.Module):
@@ -180,12 +213,12 @@ class HyperSequential(nn.Module):
         modules = list(branches)
         spec = connection_variant(variant, streams, len(modules), dict(options or {}) | keys)
         shared = {"channel_dim": channel_dim, "seed": seed, **own}
-        self.expand = ExpandStreams(spec, width, channel_dim, seed)
+        self.expand = ExpandStreams(spec, width, channel_dim=channel_dim, seed=seed)
         self.connections = nn.ModuleList(
             HyperConnection(module, width, None, spec, index, len(modules), **shared)
             for index, module in enumerate(modules)
         )
-        self.reduce = ReduceStreams(spec, width, channel_dim)
+        self.reduce = ReduceStreams(spec, width, channel_dim=channel_dim)
 
     def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
         x = self.expand(x)

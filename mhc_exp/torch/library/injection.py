@@ -14,11 +14,12 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from mhc_exp.config.standalone import Standalone, injected_variant
-from mhc_exp.config.variants import Variant
+from mhc_exp.config.standalone import Standalone, check_word, injected_variant
+from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.families import preserves_the_function_at_step_0
-from mhc_exp.torch.library.adapters import ADAPTERS, Adapter, CannotInject, adapter_of, width_of
+from mhc_exp.torch.library.adapters import ADAPTERS, Adapter, Branch, CannotInject, adapter_of, width_of
 from mhc_exp.torch.library.connection import Connection, Kernels
+from mhc_exp.torch.library.evaluation import evaluated
 from mhc_exp.torch.library.families import connect
 from mhc_exp.torch.library.hyper import ExpandStreams, ReduceStreams
 from mhc_exp.torch.library.splitting import MultiStream, join, split
@@ -55,21 +56,22 @@ def inject(
     Raises CannotInject with the reason where a block cannot be split, ConfigError for a variant or key that is not
     there; the model is then what it was.
     """
+    check_word("train", train, ("all", "connections"))
     runs = list(_runs(model, [*adapters, *ADAPTERS]))
     _refuse(model, runs)
-    count = sum(len(adapter.branches) for run in runs for _, adapter in run)
-    spec = injected_variant(variant, streams, count, dict(options or {}) | keys)
+    spec = injected_variant(variant, streams, dict(options or {}) | keys)
+    count = sum(len(_branches(spec, block, adapter)) or 1 for run in runs for block, adapter in run)
     before = None if example is None else _outputs(model, example)
     index = 0
     try:
         for run in runs:
             index = _inject_run(run, spec, index, count, width, kernels, seed)
-    except Exception:  # whatever it is, no model is left half way
+        if before is not None and preserves(model):
+            _compare(model, before, example)
+    except Exception:  # whatever it is, no model is left half way, or other than it was
         if is_injected(model):
             eject(model)
         raise
-    if before is not None and preserves(model):
-        _compare(model, before, example)
     if train == "connections":
         freeze_body(model)
     return model
@@ -190,41 +192,47 @@ def _inject_run(
         own = width or width_of(block, adapter)
         if own is None:
             raise CannotInject(f"{type(block).__name__} does not tell its width; type inject(..., width=<C>)")
-        whole = getattr(spec, "site", "sublayer") == "block"
-        branches = [] if whole else [one for one in adapter.branches if one.present(block)]
+        branches = _branches(spec, block, adapter)
         built = [
             connect(spec, own, index + offset, count, seed=seed, kernels=kernels)
             for offset in range(max(1, len(branches)))
         ]
-        expand = ExpandStreams(spec, own, adapter.channel_dim, seed) if place == 0 else None
-        reduce = ReduceStreams(spec, own, adapter.channel_dim) if place == len(run) - 1 else None
+        channels = adapter.channel_dim
+        expand = ExpandStreams(spec, own, channel_dim=channels, seed=seed) if place == 0 else None
+        reduce = ReduceStreams(spec, own, channel_dim=channels) if place == len(run) - 1 else None
         split(block, adapter, branches, built, expand, reduce)
         index += len(built)
     return index
 
 
-@torch.no_grad()
+def _branches(spec: Standalone, block: nn.Module, adapter: Adapter) -> list[Branch]:
+    """The branches of a block that get a connection each; none if one connection is around the whole block."""
+    if isinstance(spec, Streams) and spec.site == "block":
+        return []
+    return [one for one in adapter.branches if one.present(block)]
+
+
 def _outputs(model: nn.Module, example: Any) -> list[torch.Tensor]:
-    training, example = model.training, (example,) if isinstance(example, torch.Tensor) else example
-    try:
-        model.eval()
-        found = model(**example) if isinstance(example, Mapping) else model(*example)
-    finally:
-        model.train(training)
-    found = (
-        list(found.values()) if isinstance(found, Mapping) else found if isinstance(found, tuple | list) else [found]
-    )
-    return [value.clone() for value in found if isinstance(value, torch.Tensor)]
+    """Tensors of real numbers that the model returns."""
+    found = evaluated(model, example)
+    values = found.values() if isinstance(found, Mapping) else found if isinstance(found, tuple | list) else [found]
+    return [one.clone() for one in values if isinstance(one, torch.Tensor) and one.is_floating_point()]
 
 
 def _compare(model: nn.Module, before: list[torch.Tensor], example: Any) -> None:
-    after = _outputs(model, example)
-    errors = [
-        float((one - two).abs().max() / two.abs().max().clamp(min=1)) for one, two in zip(after, before, strict=True)
-    ]
-    if not max(errors, default=0.0) <= 1e-4:
-        eject(model)
-        raise CannotInject(
-            f"the model is not the same function with streams (off by {max(errors):.1e} of its largest output), so its "
-            "blocks are not what their adapter says; nothing was changed. Check the begin and end of every Branch"
-        )
+    for after, expected in zip(_outputs(model, example), before, strict=True):
+        error = _difference(after, expected)
+        if not error <= max(1e-4, 8 * torch.finfo(expected.dtype).eps):
+            raise CannotInject(
+                f"the model is not the same function with streams (off by {error:.1e} of its largest output), so its "
+                "blocks are not what their adapter says; nothing was changed. Check the begin and end of every Branch"
+            )
+
+
+def _difference(after: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference over the largest finite entry (at least 1); what is infinite in both is the same."""
+    if expected.numel() == 0:
+        return 0.0
+    apart = torch.where(after == expected, 0.0, (after - expected).abs())
+    size = torch.where(expected.isfinite(), expected.abs(), 0.0).max().clamp(min=1)
+    return float(apart.max() / size)
