@@ -20,8 +20,9 @@ OPENING = """\
 <!-- made by python docs/make_api.py docs/api.md; edit the docstrings instead -->
 
 What the names of [library.md](library.md) take and give, from their docstrings. Axes: `*` any leading axes, `B` batch,
-`S` streams, `C` width, `H`, `W` an image. A wrong shape or value raises a `ValueError` that says what is right,
-a variant or key that is not there `mhc_exp.config.build.ConfigError`, a model that cannot be split `CannotInject`.
+`S` streams, `C` width, `W` width of a stream (`C`, unless segments divide it) or an image, `H` height, `N` positions.
+A wrong shape or value raises a `ValueError` that says what is right, a variant or key that is not there
+`mhc_exp.config.build.ConfigError`, a model that cannot be split `CannotInject`.
 
 """
 PACKAGES = {
@@ -81,10 +82,18 @@ def _described(found: griffe.Class | griffe.Function) -> str:
 
 
 def _methods(found: griffe.Class) -> list[griffe.Function]:
-    """Its public methods that say something."""
-    called = [one for one in found.members.values() if isinstance(one, griffe.Function)]
+    """Its public methods that say something, those of bases in the same module included."""
+    called = [one for one in _members(found).values() if isinstance(one, griffe.Function)]
     shown = [one for one in called if one.name == "__call__" or not one.name.startswith("_")]
     return [one for one in shown if one.docstring and one.name not in PLAIN]
+
+
+def _members(found: griffe.Class) -> dict[str, griffe.Object | griffe.Alias]:
+    members: dict[str, griffe.Object | griffe.Alias] = {}
+    for base in reversed(found.bases):
+        inherited = found.module.members.get(str(base))
+        members |= _members(inherited) if isinstance(inherited, griffe.Class) else {}
+    return members | dict(found.members)
 
 
 def _signature(found: griffe.Class | griffe.Function, title: str) -> str:
