@@ -90,6 +90,7 @@ def test_compiled_where_it_cannot_be(overrides: list[str], message: str):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler about itself
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("variant", ["identity_hc", "mhc"])
 def test_a_whole_model_has_the_gradients_of_the_eager_tier_from_one_graph(variant: str):
