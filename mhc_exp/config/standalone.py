@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mhc_exp.config import named
@@ -12,6 +13,7 @@ from mhc_exp.config.segment_rules import segment_problems
 from mhc_exp.config.variant_rules import sparse_connection_problems
 from mhc_exp.config.variants import Mix, Segments, Sparse, Streams, Variant
 from mhc_exp.config.vocabulary import options
+from mhc_exp.topology.families import state_shape
 
 Standalone = Streams | Segments | Sparse
 """Variants whose connections need nothing but the state: each reads, and writes, its own."""
@@ -97,21 +99,62 @@ def injected_variant(variant: str | Variant, streams: int | None, keys: Mapping[
     `reduce="mean"` and `init="preserving"`; of segments, `reduce_norm="none"`.
     """
     chosen = {key.partition(".")[0] for key in keys}
-    count = 1  # whatever it is, the number of connections is known before they are made
-    spec = connection_variant(variant, streams, count, keys)
+    counted = 1  # stands for their number, which `inject` finds out before it makes them
+    spec = connection_variant(variant, streams, counted, keys)
     if not isinstance(variant, str):
         return spec
     if isinstance(spec, Segments):
         own = {} if "reduce_norm" in chosen else {"reduce_norm": "none"}
-        return connection_variant(spec, None, count, own)
+        return connection_variant(spec, None, counted, own)
     if "reduce" not in chosen and spec.reduce == "sum":
-        spec = connection_variant(spec, None, count, {"reduce": "mean"})
+        spec = connection_variant(spec, None, counted, {"reduce": "mean"})
     if "init" not in chosen and isinstance(spec, Streams):
         try:
             spec = named.streams(spec, {"init": "preserving"} if spec.streams > 1 else {})
         except ConfigError:  # gates that are not sigmoids: these keep the initial values of their paper
             return spec
     return spec
+
+
+def state_problem(variant: Variant, width: int, shape: Sequence[int]) -> str | None:
+    """What is wrong with streams of this shape as the state of a connection of width C."""
+    streams, own = expected = state_shape(variant, width)
+    if tuple(shape[-2:]) == expected:
+        return None
+    split = ", ".join(f"{key}={getattr(variant, key)}" for key in ("segments", "fractions") if hasattr(variant, key))
+    call = f"ExpandStreams({variant.name!r}, {width}, {split})(x)" if split else f"expand_streams(x, {streams})"
+    return (
+        f"a connection of {streams} streams of width {own} needs [*, {streams}, {own}], got {list(shape)}; call {call} "
+        "once, before the first connection"
+    )
+
+
+def output_problem(width: int, positions: int, shape: Sequence[int]) -> str | None:
+    """What is wrong with this shape of a branch's output, when the branch read [*, C] at so many positions."""
+    if tuple(shape[-1:]) == (width,) and math.prod(shape) == positions * width:
+        return None
+    return (
+        f"a branch has to keep the shape of what it reads, [*, {width}] for {positions} positions; it returned "
+        f"{list(shape)}. Wrap the part that keeps it, and reduce the streams before the rest"
+    )
+
+
+def difference_problem(errors: Sequence[float], precisions: Sequence[float]) -> str | None:
+    """What is wrong with a model whose outputs for an example differ by `errors`, relative, from those before; outputs
+    are rounded to `precisions` (machine epsilon).
+    """
+    if not errors:
+        return (
+            "the model returned no array of floating point numbers for `example`, so nothing can be compared; leave "
+            "`example` out, or give one for which it returns its outputs as an array, a tuple or a dict"
+        )
+    for error, precision in zip(errors, precisions, strict=True):
+        if not error <= max(1e-4, 8 * precision):
+            return (
+                f"the model is not the same function with streams (off by {error:.1e} of its largest output), so its "
+                "blocks are not what their adapter says; nothing was changed. Check the begin and end of every Branch"
+            )
+    return None
 
 
 def history_variant(max_history: int, constraint: str, newest: float, floor: float, iterations: int) -> History:

@@ -293,6 +293,17 @@ def test_a_model_that_is_refused_with_an_example_is_what_it_was(end, said):
     assert torch.equal(model(x), before)
 
 
+def test_an_example_that_shows_nothing_is_answered():
+    class Choice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.argmax(-1)
+
+    model = nn.Sequential(sequential(), Choice())
+    with pytest.raises(CannotInject, match="nothing can be compared; leave `example` out"):
+        inject(model, example=torch.randn(3, 4))
+    assert not is_injected(model)
+
+
 def test_words_that_there_are_not_are_answered():
     model = encoder()
     with pytest.raises(ValueError, match="train='conections' is not one of 'all', 'connections'"):

@@ -372,6 +372,17 @@ def test_initial_values_that_are_asked_for_are_kept():
     assert not preserves(model)
 
 
+def test_an_example_that_shows_nothing_is_answered():
+    class Choice(nn.Module):
+        def __call__(self, x: mx.array) -> mx.array:
+            return mx.argmax(x, -1)
+
+    model = nn.Sequential(sequential(), Choice())
+    with pytest.raises(CannotInject, match="nothing can be compared; leave `example` out"):
+        inject(model, example=mx.random.normal((3, 4)))
+    assert not is_injected(model)
+
+
 def test_words_that_there_are_not_are_answered():
     model = sequential()
     with pytest.raises(ValueError, match="train='conections' is not one of 'all', 'connections'"):

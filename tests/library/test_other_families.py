@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from mlx import nn as mlx_nn
 from small_models import WIDTH as MODEL_WIDTH
 from small_models import ResNet, encoder
 from torch import nn
@@ -89,13 +90,14 @@ def test_segments_leave_a_model_the_function_it_was(name, keys, wider):
     """The state of frac is no wider than without it."""
     torch.manual_seed(0)
     model, x = encoder().eval(), torch.randn(2, 5, MODEL_WIDTH)
-    names, before = list(model.state_dict()), model(x)
+    names, before, after_one = list(model.state_dict()), model(x), model.layers[0](x)
     inject(model, name, example=x, **keys)
     states = []
     model.layers[0].register_forward_hook(lambda module, args, output: states.append(output))
     torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
     assert preserves(model)
     assert states[0].numel() == wider * x.numel()
+    torch.testing.assert_close(model.layers[-1].hyper_reduce(states[0]), after_one, rtol=1e-5, atol=1e-5)
     assert len(connections(model)) == 6
     optimizer = torch.optim.SGD(connection_parameters(model), lr=0.01)
     losses = []
@@ -168,7 +170,7 @@ def test_watching_sees_them(case, x, tmp_path):
 
 def test_a_model_in_mlx_keeps_its_function():
     mx.random.seed(0)
-    model = theirs_sequential()
+    model = mlx_nn.Sequential(*(theirs.Residual(MLXBranch()) for _ in range(3)))
     x = mx.random.normal((3, WIDTH))
     before = model(x)
     theirs.inject(model, "frac", example=x)
@@ -177,12 +179,6 @@ def test_a_model_in_mlx_keeps_its_function():
     assert theirs.connections(model)[0].state_shape == (4, WIDTH // 4)
     theirs.eject(model)
     assert mx.array_equal(model(x), before)
-
-
-def theirs_sequential():
-    from mlx import nn as mlx_nn
-
-    return mlx_nn.Sequential(*(theirs.Residual(MLXBranch()) for _ in range(3)))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from mhc_exp.config.standalone import Standalone, stream_variant
+from mhc_exp.config.standalone import Standalone, output_problem, state_problem, stream_variant
 from mhc_exp.config.variants import Variant
 from mhc_exp.mlx import streams
 from mhc_exp.mlx.wiring import Coefficients, contract
@@ -74,33 +74,18 @@ class Connection(SinglePrecision):
 
     def read(self, x: mx.array) -> tuple[mx.array, Entered]:
         """What F reads [*, C] of the streams [*, S, W], and what `write` needs."""
-        expected = self.state_shape
-        if x.shape[-2:] != expected:
-            raise ValueError(
-                f"a connection of {expected[0]} streams of width {expected[1]} needs "
-                f"[*, {expected[0]}, {expected[1]}], got {list(x.shape)}; call {self._expanding()} once, before the "
-                "first connection"
-            )
-        u, entered = self._enter(x.reshape(-1, *expected))
+        if problem := state_problem(self.variant, self.width, x.shape):
+            raise ValueError(problem)
+        u, entered = self._enter(x.reshape(-1, *self.state_shape))
         return u.astype(x.dtype).reshape(*x.shape[:-2], self.width), entered
 
     def write(self, entered: Entered, y: mx.array) -> mx.array:
         """The new streams [*, S, W] from F's output y [*, C]."""
         old = entered.streams
-        if y.shape[-1] != self.width or y.size != old.shape[0] * self.width:
-            raise ValueError(
-                f"a branch has to keep the shape of what it reads, [*, {self.width}] for {old.shape[0]} positions; "
-                f"it returned {list(y.shape)}. Wrap the part that keeps it, and reduce the streams before the rest"
-            )
+        if problem := output_problem(self.width, old.shape[0], y.shape):
+            raise ValueError(problem)
         new = self._leave(entered, y.reshape(-1, self.width))
         return new.astype(old.dtype).reshape(*y.shape[:-1], *old.shape[1:])
-
-    def _expanding(self) -> str:
-        streams, width = self.state_shape
-        if width == self.width:
-            return f"expand_streams(x, {streams})"
-        keys = ", ".join(f"{key}={getattr(self.variant, key)}" for key in ("segments", "fractions"))
-        return f"ExpandStreams({self.variant.name!r}, {self.width}, {keys})(x)"
 
     def _enter(self, x: mx.array) -> tuple[mx.array, Entered]:
         """u [N, C] from [N, S, W]."""

@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from mhc_exp.config.standalone import Standalone, check_word, injected_variant
+from mhc_exp.config.standalone import Standalone, check_word, difference_problem, injected_variant
 from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.mlx.library.adapters import ADAPTERS, Adapter, Branch, CannotInject, adapter_of, width_of
 from mhc_exp.mlx.library.families import connect
@@ -184,13 +184,9 @@ def _outputs(model: nn.Module, example: Any) -> list[mx.array]:
 
 
 def _compare(model: nn.Module, before: list[mx.array], example: Any) -> None:
-    for after, expected in zip(_outputs(model, example), before, strict=True):
-        error = _difference(after, expected)
-        if not error <= max(1e-4, 8 * mx.finfo(expected.dtype).eps):
-            raise CannotInject(
-                f"the model is not the same function with streams (off by {error:.1e} of its largest output), so its "
-                "blocks are not what their adapter says; nothing was changed. Check the begin and end of every Branch"
-            )
+    errors = [_difference(*pair) for pair in zip(_outputs(model, example), before, strict=True)]
+    if problem := difference_problem(errors, [mx.finfo(one.dtype).eps for one in before]):
+        raise CannotInject(problem)
 
 
 def _difference(after: mx.array, expected: mx.array) -> float:

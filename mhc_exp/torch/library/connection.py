@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mhc_exp.config.standalone import Standalone, check_word, stream_variant
+from mhc_exp.config.standalone import Standalone, check_word, output_problem, state_problem, stream_variant
 from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.families import state_shape
 from mhc_exp.topology.init import connection_values
@@ -80,24 +80,16 @@ class Connection(SinglePrecision):
 
     def read(self, x: Tensor) -> tuple[Tensor, Entered]:
         """What F reads [*, C] of the streams [*, S, W], and what `write` needs."""
-        expected = self.state_shape
-        if x.shape[-2:] != expected:
-            raise ValueError(
-                f"a connection of {expected[0]} streams of width {expected[1]} needs "
-                f"[*, {expected[0]}, {expected[1]}], got {list(x.shape)}; call {self._expanding()} once, before the "
-                "first connection"
-            )
-        u, entered = self._enter(x.reshape(-1, *expected))
+        if problem := state_problem(self.variant, self.width, x.shape):
+            raise ValueError(problem)
+        u, entered = self._enter(x.reshape(-1, *self.state_shape))
         return u.to(x.dtype).view(*x.shape[:-2], self.width), entered
 
     def write(self, entered: Entered, y: Tensor) -> Tensor:
         """The new streams [*, S, W] from F's output y [*, C]."""
         old = entered.streams
-        if y.shape[-1] != self.width or y.numel() != old.shape[0] * self.width:
-            raise ValueError(
-                f"a branch has to keep the shape of what it reads, [*, {self.width}] for {old.shape[0]} positions; "
-                f"it returned {list(y.shape)}. Wrap the part that keeps it, and reduce the streams before the rest"
-            )
+        if problem := output_problem(self.width, old.shape[0], y.shape):
+            raise ValueError(problem)
         new = self._leave(entered, y.reshape(-1, self.width))
         if self.observe is not None:
             self.observe(self._seen(entered), new)
@@ -107,13 +99,6 @@ class Connection(SinglePrecision):
     def state_shape(self) -> tuple[int, int]:
         """(S, W)."""
         return state_shape(self.variant, self.width)
-
-    def _expanding(self) -> str:
-        streams, width = self.state_shape
-        if width == self.width:
-            return f"expand_streams(x, {streams})"
-        keys = ", ".join(f"{key}={getattr(self.variant, key)}" for key in ("segments", "fractions"))
-        return f"ExpandStreams({self.variant.name!r}, {self.width}, {keys})(x)"
 
     def _enter(self, x: Tensor) -> tuple[Tensor, Entered]:
         """u [N, C] from [N, S, W]."""

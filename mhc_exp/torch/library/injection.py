@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from mhc_exp.config.standalone import Standalone, check_word, injected_variant
+from mhc_exp.config.standalone import Standalone, check_word, difference_problem, injected_variant
 from mhc_exp.config.variants import Streams, Variant
 from mhc_exp.topology.families import preserves_the_function_at_step_0
 from mhc_exp.torch.library.adapters import ADAPTERS, Adapter, Branch, CannotInject, adapter_of, width_of
@@ -220,13 +220,9 @@ def _outputs(model: nn.Module, example: Any) -> list[torch.Tensor]:
 
 
 def _compare(model: nn.Module, before: list[torch.Tensor], example: Any) -> None:
-    for after, expected in zip(_outputs(model, example), before, strict=True):
-        error = _difference(after, expected)
-        if not error <= max(1e-4, 8 * torch.finfo(expected.dtype).eps):
-            raise CannotInject(
-                f"the model is not the same function with streams (off by {error:.1e} of its largest output), so its "
-                "blocks are not what their adapter says; nothing was changed. Check the begin and end of every Branch"
-            )
+    errors = [_difference(*pair) for pair in zip(_outputs(model, example), before, strict=True)]
+    if problem := difference_problem(errors, [torch.finfo(one.dtype).eps for one in before]):
+        raise CannotInject(problem)
 
 
 def _difference(after: torch.Tensor, expected: torch.Tensor) -> float:
